@@ -1,0 +1,47 @@
+# Everything runs from .venv, which `make setup` builds; nothing else has to be installed than Python 3.11+, make and git.
+# Tools are called as `python -m`, since the scripts in .venv/bin name the folder they were installed in.
+
+PY := .venv/bin/python
+# Changes with the folder: a copied checkout must not trust the environment of the one it was copied from.
+STAMP := .venv/.setup-$(shell pwd | cksum | cut -d ' ' -f 1)
+PYTEST_ARGS ?=
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help setup demo test check lint format type bench clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+
+setup: $(STAMP) ## Build .venv with everything (through uv; quick the second time)
+
+$(STAMP): pyproject.toml .ci/setup
+	@sh .ci/setup >&2
+	@rm -f .venv/.setup-*
+	@touch $@
+
+demo: setup ## Show it: an order that survives kill -9 (DEMO_ONCE=1 asks nothing)
+	@$(PY) -m examples.demo
+
+test: setup ## Run all tests (PYTEST_ARGS="-k name -n 2" for some, or on two cores)
+	@$(PY) -m pytest $(PYTEST_ARGS)
+
+check: lint type test ## What CI runs, in its order
+
+lint: setup ## Look at format and style, change nothing
+	@$(PY) -m ruff format --check .
+	@$(PY) -m ruff check .
+
+format: setup ## Format, and mend what ruff can mend
+	@$(PY) -m ruff format .
+	@$(PY) -m ruff check --fix .
+
+type: setup ## Check the types (mypy --strict)
+	@$(PY) -m mypy
+
+bench: setup ## Measure; prints one JSON object and nothing else
+	@$(PY) -m benchmarks --json
+
+clean: ## Remove caches and build results (not .venv)
+	@rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache .runs build dist
+	@find . -name __pycache__ -type d -not -path './.venv/*' -not -path './.tools/*' -prune -exec rm -rf {} +

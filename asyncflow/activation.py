@@ -1,0 +1,413 @@
+"""One look at one document: what is being decided, and the small moves decisions are made of.
+
+An activation owns its instance: it was loaded for it, and is saved or dropped afterwards (rule 6). Nothing here looks at a clock:
+`now` is an argument.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from asyncflow import limits
+from asyncflow.definition import Body, Definition
+from asyncflow.errors import AsyncflowError, Failure, Full
+from asyncflow.instance import Frame, Instance, Message, Status, Thread, ThreadStatus
+from asyncflow.state import InvalidState
+from asyncflow.tree import ItemGone, Place
+from asyncflow.workflow import CURRENT, Context
+
+MAIN: Final = "main"
+
+
+class DecideAgain(Exception):  # noqa: N818 - it is no error, it is a request
+    """Several changes of one write left an invalid state: load again and decide with `careful`, one change at a time."""
+
+
+class CallableFailed(Exception):  # noqa: N818
+    """A callable of the tree raised; the thread that stands there is parked."""
+
+    def __init__(self, cause: BaseException, path: str) -> None:
+        super().__init__(path)
+        self.cause = cause
+        self.path = path
+
+
+@dataclass(slots=True)
+class Answer:
+    """What the sender of a message is told."""
+
+    status: int
+    value: bytes | None = None
+    """JSON text of the handler's value."""
+    error: AsyncflowError | None = None
+    dropped: bool = False
+
+
+class Activation:
+    """The instance under decision, its body, and what came of it so far."""
+
+    __slots__ = (
+        "answers", "body", "careful", "changed", "cramped", "dead", "definition", "document", "encoded", "history", "instance", "jitter", "now", "progress", "ready",
+        "records",
+        "statements", "strays",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        definition: Definition[Any],
+        body: Body[Any],
+        instance: Instance,
+        now: datetime,
+        *,
+        careful: bool = False,
+        dead: frozenset[str] = frozenset(),
+        history: bool = True,
+        jitter: float = 0.5,
+        encoded: bool = True,
+    ) -> None:
+        self.definition = definition
+        self.body = body
+        self.instance = instance
+        self.now = max(now, instance.updated_at)
+        self.careful = careful
+        """Write and validate the state after every change of it, so that a fault is known to be of that change."""
+        self.dead = dead
+        """Processes whose locks are free: their leases lapse at once (rule 15)."""
+        self.answers: dict[str, Answer] = {}
+        self.records: list[dict[str, Any]] = []
+        self.history = history
+        self.jitter = jitter
+        """A random number in [0, 1), for the delays of retries; 0.5 is none."""
+        self.cramped = False
+        """There is no room left in the document: nothing may be added to it."""
+        self.encoded = encoded
+        """Whether `seal` writes the document as JSON, and checks its size."""
+        self.document = b""
+        """The document as JSON, without the state, once it is sealed."""
+        self.progress = False
+        """Something has changed besides positions (rule 11)."""
+        self.changed = False
+        """Whether there is something to save."""
+        self.statements = 0
+        self.ready = True
+        """A thread may be able to walk."""
+        self.strays = True
+        """Positions have not been looked up yet (rule 24)."""
+
+    # -- counting and noting -------------------------------------------------------------------------------------------
+
+    def touch(self) -> int:
+        """Count a transition; give the new program counter."""
+        self.changed = True
+        self.instance.pc += 1
+        return self.instance.pc
+
+    def record(self, kind: str, thread: Thread | None = None, path: str = "", **fields: Any) -> None:
+        """Note a transition for the history."""
+        if self.history:
+            entry: dict[str, Any] = {"n": 0, "at": self.now, "kind": kind}
+            if thread is not None:
+                entry["thread"] = thread.id
+            if path:
+                entry["path"] = path
+            for name, value in fields.items():
+                if value is not None:
+                    entry[name] = value
+            self.records.append(entry)
+        self.changed = True
+
+    def note_dropped(self, message: Message) -> None:
+        """Note a result whose lease is gone, if this write is made anyway: it changes nothing (rule 14)."""
+        changed = self.changed
+        self.record("refused", path=message.name, message_id=message.id, error={"message": "its lease is gone: the result is dropped"})
+        self.changed = changed
+
+    # -- moving threads ------------------------------------------------------------------------------------------------
+
+    def arrive(self, thread: Thread, place: Place, status: ThreadStatus) -> None:
+        """Let a thread stand at a statement that blocks: a new visit."""
+        thread.visit = self.touch()
+        self._stand(thread, place.at, status)
+        thread.since = self.now
+
+    def resume(self, thread: Thread, place: Place) -> None:
+        """Let a thread be about to enter a statement."""
+        self.touch()
+        self._stand(thread, place.at, ThreadStatus.Resuming)
+        self.ready = True
+
+    def _stand(self, thread: Thread, at: str, status: ThreadStatus) -> None:
+        thread.position = at
+        thread.status = status
+        thread.deadlines = None
+        thread.attempt = 0
+        thread.retry_at = None
+        thread.doubt = False
+        thread.losses = 0
+        thread.error = None
+        thread.result = None
+        thread.lease = None
+        thread.stray = None
+
+    def park(self, thread: Thread, path: str, error: BaseException | Failure, *, attempt: int | None = None) -> None:
+        """Stop a thread until an operator acts."""
+        if isinstance(error, Failure):
+            failure = error
+        else:
+            failure = self.failure(error, path, thread.attempt if attempt is None else attempt)
+        thread.status = ThreadStatus.Paused
+        thread.error = failure
+        thread.lease = None
+        thread.retry_at = None
+        self.touch()
+        self.record("failed", thread, path, attempt=thread.attempt or None, error=failure.model_dump(exclude={"traceback"}))
+        self._cut_tracebacks(thread)
+
+    def _cut_tracebacks(self, newest: Thread) -> None:
+        parked = [t for t in self.instance.threads.values() if t.error is not None and t is not newest]
+        room = limits.TRACEBACKS_BYTES - sum(len(t.error.traceback) for t in parked if t.error)
+        if newest.error is not None and len(newest.error.traceback) > room:
+            newest.error = newest.error.model_copy(update={"traceback": newest.error.traceback[-max(room, 0) :] if room > 0 else ""})
+
+    def failure(self, error: BaseException, path: str, attempt: int = 0) -> Failure:
+        """The stored form of an error raised at *path*."""
+        return Failure.of(error, path=path, attempt=attempt, at=self.now)
+
+    def alive(self, thread: Thread) -> bool:
+        """Whether the thread is still in the document."""
+        return self.instance.threads.get(thread.id) is thread
+
+    def in_order(self) -> list[Thread]:
+        """The threads, main first, then as they were created."""
+        return list(self.instance.threads.values())
+
+    def begin(self, name: str, root: str, key: str | int | None, maker: Thread, *, parent: bool, place: Place) -> Thread:
+        """Make a thread below *maker*, about to enter *place*.
+
+        Raises:
+            Full: there are 1,000 threads already.
+        """
+        threads = self.instance.threads
+        if len(threads) > limits.THREADS_BESIDES_MAIN:
+            raise Full(f"expected at most {limits.THREADS_BESIDES_MAIN} threads besides main: begin fewer, or bound them with parallel=")
+        own = name if key is None else f"{name}/{quoted(key)}"
+        if maker.id != MAIN:
+            own = f"{maker.id}/{own}"
+        unique, number = own, 1
+        while unique in threads:
+            number += 1
+            unique = f"{own}#{number}"
+        top = Frame(items=item_chain(maker), cancelled=self.instance.control.cancel is not None)
+        if key is not None and root and self.body.definition.items.get(root) is not None:
+            top.items = [*top.items, (root, key)]
+        thread = Thread(
+            id=unique,
+            name=name,
+            root=root,
+            status=ThreadStatus.Resuming,
+            position=place.at,
+            visit=self.touch(),
+            since=self.now,
+            parent=(maker.id, maker.visit) if parent else None,
+            frames=[top],
+        )
+        threads[unique] = thread
+        self.ready = self.progress = True
+        return thread
+
+    # -- running the user's code ---------------------------------------------------------------------------------------
+
+    def context(self, thread: Thread | None, path: str, message: Message | None = None) -> Context:
+        """What a handler or a callable of the walk may know."""
+        instance = self.instance
+        if message is not None:
+            key = f"{instance.uid}-{message.id}"
+        else:
+            key = f"{instance.uid}-{thread.visit if thread else 0}-{path}"
+        return Context(
+            id=instance.id,
+            workflow=instance.workflow,
+            thread=thread.id if thread else MAIN,
+            step=path.rpartition("/")[2],
+            attempt=1,
+            now=self.now,
+            caller=message.caller if message else None,
+            idempotency_key=key,
+        )
+
+    def evaluate(self, thread: Thread, path: str, function: Callable[[], Any]) -> Any:
+        """Call a callable of the tree, which changes nothing.
+
+        Raises:
+            CallableFailed: it raised.
+        """
+        token = CURRENT.set(self.context(thread, path))
+        try:
+            return function()
+        except ItemGone:
+            raise
+        except Exception as error:
+            raise CallableFailed(error, path) from error
+        finally:
+            CURRENT.reset(token)
+
+    def look(self, path: str, condition: Any) -> bool:
+        """Ask a condition of `When` or `WaitUntil`, which has no context.
+
+        Raises:
+            CallableFailed: it raised, or is no bool.
+        """
+        if condition is True:
+            return True
+        token = CURRENT.set(None)
+        try:
+            return truth(condition())
+        except Exception as error:
+            raise CallableFailed(error, path) from error
+        finally:
+            CURRENT.reset(token)
+
+    def change(self, context: Context, function: Callable[..., Any], *arguments: Any, lazily: bool = False) -> Any:
+        """Run user code that changes the state; whatever it raises, nothing is changed.
+
+        Args:
+            lazily: Do not write the state before: one of several results of a write.
+
+        Raises:
+            DecideAgain: a change before this one may have been at fault.
+            InvalidState: (careful) the state it left cannot be stored; it has been dropped.
+        """
+        body = self.body
+        if body.dirty and not lazily:
+            self.sync()
+        before = body.dirty
+        body.dirty = True
+        token = CURRENT.set(context)
+        try:
+            given = function(*arguments)
+            self.check_items()
+            if self.careful:
+                body.sync()
+                self._check_room()
+        except BaseException:
+            if before:
+                raise DecideAgain from None
+            body.revert()
+            raise
+        finally:
+            CURRENT.reset(token)
+        self.touch()
+        self.progress = True
+        return given
+
+    def _check_room(self) -> None:
+        from asyncflow.codec import encode  # noqa: PLC0415
+
+        size = len(encode(self.instance)) + len(self.body.text)
+        if size > limits.DOCUMENT_BYTES or self.cramped:
+            raise Full(f"expected a document of at most {limits.DOCUMENT_BYTES} bytes, found {size}: nothing has changed")
+
+    def sync(self) -> None:
+        """Write and validate the state now.
+
+        Raises:
+            DecideAgain: it cannot be stored.
+        """
+        try:
+            self.body.sync()
+        except InvalidState as error:
+            if self.careful:
+                raise
+            raise DecideAgain from error
+
+    # -- items ---------------------------------------------------------------------------------------------------------
+
+    def check_items(self) -> None:
+        """Look whether a list that is being walked has become shorter.
+
+        Raises:
+            ValueError: it has: whoever did it has failed.
+        """
+        for thread in self.instance.threads.values():
+            for frame in thread.frames:
+                if frame.size and frame.at:
+                    self._check_size(thread, frame)
+
+    def _check_size(self, thread: Thread, frame: Frame) -> None:
+        try:
+            place = self._place_of_frame(thread, frame)
+            container = place.statement.items()
+            length = len(container)
+        except LookupError:
+            return
+        if length < frame.size:
+            raise ValueError(
+                f"the list that {place.path!r} walks has become shorter ({frame.size} -> {length}): while a loop walks it, it may only grow"
+            )
+        frame.size = length
+
+    def _place_of_frame(self, thread: Thread, wanted: Frame) -> Place:
+        scope = self.body.root
+        for frame in thread.frames:
+            for at, key in frame.items:
+                scope = scope.item(at, key)
+            if frame is wanted:
+                return scope.places[frame.at]
+            if frame.key is not None:
+                scope = scope.item(frame.at, frame.key)
+        raise LookupError(wanted.at)
+
+    def place_of(self, thread: Thread) -> Place | None:
+        """Where a thread stands, None where the code knows no such place or its item is gone."""
+        try:
+            return self.body.place_of(thread)
+        except ItemGone:
+            return None
+
+    # -- views ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def held(self) -> Thread | None:
+        """The thread whose plain step runs now (rule 13)."""
+        for thread in self.instance.threads.values():
+            if thread.lease is not None and thread.lease.alone:
+                return thread
+        return None
+
+    def settle_status(self) -> None:
+        """Show what the threads make of the instance."""
+        instance = self.instance
+        if instance.ended:
+            return
+        paused = instance.control.pause is not None or any(
+            thread.status is ThreadStatus.Paused for thread in instance.threads.values()
+        )
+        instance.status = Status.Paused if paused else Status.Running
+
+    def walkers(self) -> Iterator[Thread]:
+        """The threads that may walk, main first, then in order of creation."""
+        return (thread for thread in self.in_order() if thread.status is ThreadStatus.Resuming and self.alive(thread))
+
+
+def truth(value: Any) -> bool:
+    """Insist on a bool: a forgotten call would be true for ever."""
+    if value is True or value is False:
+        return value
+    raise TypeError(f"a condition gives a bool, this one gives {type(value).__name__}")
+
+
+def item_chain(thread: Thread) -> list[tuple[str, str | int]]:
+    """The items around a thread, outermost first."""
+    chain = list(thread.frames[0].items)
+    chain += [(frame.at, frame.key) for frame in thread.frames if frame.key is not None]
+    return chain
+
+
+def quoted(key: str | int) -> str:
+    """A key as a part of a thread's id, percent-encoded."""
+    from urllib.parse import quote  # noqa: PLC0415 - pure, and dear to import
+
+    return quote(str(key), safe="")

@@ -1,0 +1,343 @@
+"""What can be wrong with a definition: every problem at once, each with path and source line."""
+
+from __future__ import annotations
+
+import types
+import typing
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final, get_args, get_origin
+
+from pydantic import BaseModel
+
+from asyncflow.definition import Definition
+from asyncflow.errors import Problem
+from asyncflow.handlers import MISSING, Signature, awaited_result, signature_of
+from asyncflow.messages import type_of_result
+from asyncflow.tree import Place, Region
+
+BLOCKING: Final = frozenset({"step", "select", "waitevent", "waitfor", "waituntil", "parallel", "foreach", "join"})
+"""Statements at which a thread may stand; a loop without one can never block."""
+LEAVING: Final = frozenset({"break", "return", "raise"})
+
+
+class DefinitionWarning(UserWarning):
+    """A definition that works, but hardly as meant."""
+
+
+def check(definition: Definition[Any]) -> list[Problem]:
+    """Give every problem of a definition that was just built."""
+    problems = list(definition.problems)
+    for place in definition.places():
+        problems += _written(place)
+        check_place = _CHECKS.get(place.kind)
+        if check_place is not None:
+            problems += [_problem(place, text) for text in check_place(definition, place)]
+    problems += _events(definition)
+    problems += _class(definition)
+    unique = {(one.path, one.message, one.source): one for one in problems}
+    return list(unique.values())
+
+
+def _problem(place: Place, text: str, source: str = "", path: str | None = None) -> Problem:
+    return Problem(path=place.path if path is None else path, message=text, source=source or place.source)
+
+
+def _written(place: Place) -> Iterator[Problem]:
+    """What the constructors of a statement and its parts have noted."""
+    statement = place.statement
+    if statement is None or place.kind in ("again", "tried", "end"):
+        return
+    parts = [statement, *getattr(statement, "cases", ()), *getattr(statement, "arms", ()), *getattr(statement, "handlers", ())]
+    for part in parts:
+        for text in part.problems:
+            yield _problem(place, text, part.source)
+    if not getattr(type(statement), "available", True):
+        yield _problem(place, f"{type(statement).__name__} comes with a later release: it is not there yet")
+
+
+def _arity(function: Callable[..., Any] | None, count: int, what: str) -> Iterator[str]:
+    if function is None:
+        return
+    signature = signature_of(function)
+    if signature.is_async:
+        yield f"{what} must be a plain function, this one is async: do what takes time in a Step"
+    elif not signature.takes(count):
+        wants = "nothing" if count == 0 else f"{count} value{'s' if count > 1 else ''}"
+        yield f"{what} is called with {wants}, this one takes {_counted(signature)}"
+
+
+def _counted(signature: Signature) -> str:
+    most = "any number" if signature.variadic else str(len(signature.parameters))
+    return most if signature.required == len(signature.parameters) else f"{signature.required} to {most}"
+
+
+# -- steps -------------------------------------------------------------------------------------------------------------
+
+
+def _step(definition: Definition[Any], place: Place) -> Iterator[str]:
+    step = place.statement
+    if step.action is None:
+        return
+    signature = signature_of(step.action)
+    if not signature.takes(len(step.args)):
+        yield f"its action takes {_counted(signature)} values, found {len(step.args)}"
+    if step.undo is not None and not signature_of(step.undo).takes(len(step.args)):
+        yield f"its undo is called with the action's {len(step.args)} values, it takes {_counted(signature_of(step.undo))}"
+    if step.undo is not None and _in_bare_loop(place.region):
+        yield "an undo in a For without a Try inside that loop would gather entries without end: put a Try into the loop"
+    yield from _arity(step.then, 1, "then")
+    if step.idempotent is False and step.retry is not None:
+        yield "a step with idempotent=False is never repeated by itself: leave out its retry="
+    if step.into is not None:
+        yield from _into(definition, step.into, awaited_result(signature))
+    if not place.plain:
+        try:
+            type_of_result(definition.cls, step)
+        except (TypeError, KeyError) as error:
+            yield f"its result: {error}"
+
+
+def _into(definition: Definition[Any], name: str, result: Any) -> Iterator[str]:
+    field = definition.cls.model_fields.get(name)
+    if field is None:
+        known = ", ".join(definition.cls.model_fields) or "none"
+        yield f"into={name!r} is no field; the fields are: {known}"
+    elif result is not MISSING and not _fits(result, field.annotation):
+        yield f"into={name!r} has the type {_shown(field.annotation)}, the action gives {_shown(result)}"
+
+
+def _shown(annotation: Any) -> str:
+    return annotation.__name__ if isinstance(annotation, type) and not get_args(annotation) else str(annotation)
+
+
+def _fits(result: Any, wanted: Any) -> bool:
+    """Whether a value of one type goes into a field of another; True where that cannot be told."""
+    if wanted in (Any, MISSING) or result is Any or result == wanted:
+        return True
+    if _is_union(wanted):
+        return all(any(_fits(one, other) for other in get_args(wanted)) for one in _members(result))
+    if _is_union(result):
+        return all(_fits(one, wanted) for one in get_args(result))
+    if isinstance(result, type) and isinstance(wanted, type) and not get_args(result) and not get_args(wanted):
+        return issubclass(result, wanted) or (result is int and wanted is float)
+    if result is None or wanted is None or result is type(None) or wanted is type(None):
+        return result in (None, type(None)) and wanted in (None, type(None))
+    mine, its = get_origin(result) or result, get_origin(wanted) or wanted
+    if isinstance(mine, type) and isinstance(its, type):
+        return issubclass(mine, its)
+    return True
+
+
+def _is_union(annotation: Any) -> bool:
+    return get_origin(annotation) in (typing.Union, types.UnionType)
+
+
+def _members(annotation: Any) -> tuple[Any, ...]:
+    return get_args(annotation) if _is_union(annotation) else (annotation,)
+
+
+def _in_bare_loop(region: Region | None) -> bool:
+    while region is not None and region.kind not in ("try", "thread"):
+        if region.kind == "loop":
+            return True
+        region = region.outer
+    return False
+
+
+# -- waits -------------------------------------------------------------------------------------------------------------
+
+
+def _waits(definition: Definition[Any], place: Place) -> Iterator[str]:  # noqa: ARG001
+    if not place.cases:
+        yield "a Select without a case waits for ever"
+    seen: set[str] = set()
+    sure = False
+    for case in place.cases:
+        if case.kind == "on":
+            if case.event is None:
+                continue
+            if case.event in seen:
+                yield f"the case {case.name!r} can never win: the event {case.event!r} is taken by a case before it"
+            seen.add(case.event)
+        else:
+            yield from _arity(case.handler, 0, f"the handler of {case.name!r}")
+            if case.kind == "when":
+                if sure:
+                    yield f"the case {case.name!r} can never win: a condition before it is always true"
+                sure = sure or case.statement.cond is True
+                if case.statement.cond is not True:
+                    yield from _arity(case.statement.cond, 0, "a condition")
+            else:
+                given = case.statement.delay if case.kind == "after" else case.statement.instant
+                if callable(given):
+                    yield from _arity(given, 0, "a delay" if case.kind == "after" else "an instant")
+
+
+def _chooses(definition: Definition[Any], place: Place) -> Iterator[str]:  # noqa: ARG001
+    sure = False
+    for position, arm in enumerate(place.arms):
+        last = position == len(place.arms) - 1
+        if sure:
+            yield f"{arm.path!r} can never win: a condition before it is always true"
+        always = arm.cond is True and not (last and position > 0 and place.kind == "if" and arm.path.endswith("else"))
+        sure = sure or (always and not last)
+        if arm.cond is not True:
+            yield from _arity(arm.cond, 0, "a condition")
+    if not place.arms:
+        yield "a Switch without a case"
+
+
+# -- loops and threads -------------------------------------------------------------------------------------------------
+
+
+def _body_places(definition: Definition[Any], place: Place) -> list[Place]:
+    prefix = f"{place.at}/"
+    return [one for one in definition.places() if one.at.startswith(prefix) and one.kind not in ("end", "again", "tried")]
+
+
+def _for(definition: Definition[Any], place: Place) -> Iterator[str]:
+    if place.statement.cond is not True:
+        yield from _arity(place.statement.cond, 0, "a condition")
+    inside = [one for one in _body_places(definition, place) if not _in_thread_of_its_own(one, place)]
+    if not any(one.kind in BLOCKING or one.kind in LEAVING for one in inside):
+        yield "the loop can never block or end: its body has no step, no wait and no Break"
+
+
+def _in_thread_of_its_own(one: Place, loop: Place) -> bool:
+    region: Region | None = getattr(one, "region", None)
+    while region is not None:
+        if region is loop.inner:
+            return False
+        if region.kind == "thread" and region.place is not None and region.place.kind in ("foreach", "parallel"):
+            region = region.place.region  # its thread waits for it
+            continue
+        region = region.outer
+    return True
+
+
+def _foreach(definition: Definition[Any], place: Place) -> Iterator[str]:
+    if place.statement.items is not None:
+        yield from _arity(place.statement.items, 0, "items")
+    if place.statement.body is not None:
+        yield from _arity(place.statement.body, 1, "the body")
+    if place.statement.parallel != 1 and any(one.kind == "step" and one.plain for one in _body_places(definition, place)):
+        warnings.warn(
+            f"{definition.name}: {place.path!r} has plain steps, which run one at a time whatever parallel= says: give them then= or into=",
+            DefinitionWarning,
+            stacklevel=6,
+        )
+
+
+def _go(definition: Definition[Any], place: Place) -> Iterator[str]:  # noqa: ARG001
+    if place.statement.id is not None:
+        yield from _arity(place.statement.id, 0, "id")
+
+
+def _join(definition: Definition[Any], place: Place) -> Iterator[str]:
+    for name in place.statement.names:
+        found = definition.gos.get(name, [])
+        if not found:
+            known = ", ".join(sorted(definition.gos)) or "none"
+            yield f"there is no Go named {name!r}; there are: {known}"
+        elif len(found) > 1:
+            yield f"{name!r} is in {len(found)} places: say its path ({', '.join(found)})"
+
+
+def _parallel(definition: Definition[Any], place: Place) -> Iterator[str]:  # noqa: ARG001
+    if not place.branches:
+        yield "a Parallel without a branch"
+
+
+def _breaks(definition: Definition[Any], place: Place) -> Iterator[str]:  # noqa: ARG001
+    region: Region | None = place.region
+    while region is not None:
+        if region.kind in ("loop", "each"):
+            return
+        if region.kind == "thread" and region.place is not None and region.place.kind == "foreach":
+            if place.kind == "break":
+                yield "a Break in an item of a parallel ForEach: the items run side by side, there is no loop to leave"
+            return
+        region = region.outer
+    yield f"{place.kind.capitalize()} outside of a loop of its own thread"
+
+
+def _returns(definition: Definition[Any], place: Place) -> Iterator[str]:  # noqa: ARG001
+    region: Region | None = place.region
+    while region is not None and region.kind != "thread":
+        region = region.outer
+    if region is not None and region.place is not None and region.place.kind == "foreach":
+        yield "a Return in an item of a parallel ForEach: use Continue to end the item"
+
+
+def _try(definition: Definition[Any], place: Place) -> Iterator[str]:  # noqa: ARG001
+    taken: list[type[BaseException]] = []
+    for clause in place.clauses:
+        statement = clause.statement
+        if any(issubclass(one, tuple(taken)) for one in statement.types if taken and isinstance(one, type)) and all(
+            issubclass(one, tuple(taken)) for one in statement.types
+        ):
+            yield f"{clause.name!r} can never win: an Except before it takes the same errors"
+        taken += [one for one in statement.types if isinstance(one, type)]
+        yield from _arity(statement.handler, 1, "the handler of an Except")
+    if not place.clauses and place.final is None:
+        yield "a Try without Except or Finally: put the statements there without it, or use it for its undo with a Finally"
+
+
+_CHECKS: Final[dict[str, Callable[[Definition[Any], Place], Iterable[str]]]] = {
+    "step": _step,
+    "select": _waits,
+    "waitevent": _waits,
+    "waitfor": _waits,
+    "waituntil": _waits,
+    "if": _chooses,
+    "switch": _chooses,
+    "for": _for,
+    "foreach": _foreach,
+    "go": _go,
+    "join": _join,
+    "parallel": _parallel,
+    "break": _breaks,
+    "continue": _breaks,
+    "return": _returns,
+    "try": _try,
+}
+
+
+# -- the whole ---------------------------------------------------------------------------------------------------------
+
+
+def _events(definition: Definition[Any]) -> Iterator[Problem]:
+    for place in definition.places():
+        for case in place.cases:
+            if case.event is not None:
+                try:
+                    definition.add_event(case.event, place.path, case.handler, case.statement.source)
+                except TypeError as error:
+                    yield _problem(place, f"the event {case.event!r}: {error}", case.statement.source, case.path)
+
+
+def _class(definition: Definition[Any]) -> Iterator[Problem]:
+    source = definition.source_of_definition()
+    for label in definition.labels:
+        if label not in definition.cls.model_fields:
+            yield Problem(path="", message=f"the label {label!r} is no field", source=source)
+    seen: set[type[BaseModel]] = set()
+    models = [definition.cls, *(_models(adapter._type) for adapter in definition.items.values())]  # noqa: SLF001
+    for model in models:
+        if isinstance(model, type) and model not in seen and issubclass(model, BaseModel):
+            seen.add(model)
+            yield from (Problem(path="", message=text, source=source) for text in _hidden_state(model))
+
+
+def _models(annotation: Any) -> Any:
+    return annotation if isinstance(annotation, type) and not get_args(annotation) else None
+
+
+def _hidden_state(model: type[BaseModel]) -> Iterator[str]:
+    """State outside the document: what pydantic would not write (rule 5)."""
+    for name in model.__private_attributes__:
+        yield f"the private attribute {model.__name__}.{name} would be state outside the document: make it a field"
+    for name, field in model.model_fields.items():
+        if field.exclude:
+            yield f"the field {model.__name__}.{name} is excluded from JSON, so it would be lost: do not exclude it"

@@ -1,0 +1,161 @@
+"""The state of a workflow as JSON text: written by pydantic, restricted (RFC 7493), validated from that text (rule 5)."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+from pydantic import ValidationError
+from pydantic_core import PydanticSerializationError, SchemaSerializer, SchemaValidator, from_json, to_json
+
+from asyncflow import limits
+
+if TYPE_CHECKING:
+    from asyncflow.workflow import Workflow
+
+SUSPECT: Final = re.compile(rb"\d{16}|\\u0000|NaN|Infinity")
+"""What JSON text must have in it to break the restrictions; without it one look is enough."""
+
+
+class InvalidState(ValueError):
+    """The state, or a result, cannot be stored; the text says which place and why."""
+
+
+def check_restricted(text: bytes) -> None:
+    """Check that *text* is JSON every store keeps: no NaN, no integer beyond 2^53 - 1, no NUL, no duplicate key, depth 64.
+
+    Raises:
+        InvalidState: with what was found.
+    """
+    if SUSPECT.search(text) is not None or text.count(b"{") + text.count(b"[") > limits.STATE_DEPTH:
+        _check_slowly(text)
+
+
+def _refuse(what: str) -> NoReturn:
+    raise InvalidState(f"{what} cannot be stored (restricted JSON, RFC 7493)")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        _refuse("a doubled key")
+    return found
+
+
+def _check_slowly(text: bytes) -> None:
+    try:
+        value = json.loads(text, parse_constant=_refuse, object_pairs_hook=_unique)
+    except RecursionError:
+        _refuse(f"JSON deeper than {limits.STATE_DEPTH}")
+    level, depth = [value], 0
+    while level:
+        depth += 1
+        if depth > limits.STATE_DEPTH + 1:
+            _refuse(f"JSON deeper than {limits.STATE_DEPTH}")
+        below: list[Any] = []
+        for one in level:
+            if isinstance(one, dict):
+                for name in one:
+                    _check_scalar(name)
+                below += one.values()
+            elif isinstance(one, list):
+                below += one
+            else:
+                _check_scalar(one)
+        level = below
+
+
+def _check_scalar(value: Any) -> None:
+    if isinstance(value, str):
+        if "\0" in value:
+            _refuse("a NUL character")
+    elif isinstance(value, int) and not isinstance(value, bool):
+        if abs(value) > limits.JSON_INTEGER_MAX:
+            _refuse(f"the integer {value}, beyond ±(2^53 - 1),")
+    elif isinstance(value, float) and not math.isfinite(value):
+        _refuse(f"the number {value}")
+
+
+def _loose(schema: Any) -> bool:
+    """Whether a core schema has places where JSON text hides what was there: floats (a NaN becomes null), Any, mixed keys."""
+    if isinstance(schema, dict):
+        kind = schema.get("type")
+        if kind in ("float", "any", "decimal", "json", "is-instance", "dataclass") or kind == "dict":
+            keys = schema.get("keys_schema", {}).get("type") if kind == "dict" else None
+            if kind != "dict" or keys != "str":
+                return True
+        return any(_loose(value) for name, value in schema.items() if name not in ("metadata", "serialization", "cls"))
+    if isinstance(schema, list | tuple):
+        return any(_loose(value) for value in schema)
+    return False
+
+
+class StateCodec:
+    """Writes and reads the state of one workflow class."""
+
+    __slots__ = ("_fields", "_loose", "_serializer", "_validator", "cls")
+
+    def __init__(self, cls: type[Workflow]) -> None:
+        self.cls = cls
+        self._serializer: SchemaSerializer = cls.__pydantic_serializer__
+        self._validator: SchemaValidator = cls.__pydantic_validator__  # type: ignore[assignment]
+        self._loose = _loose(cls.__pydantic_core_schema__)
+        self._fields = {
+            name
+            for field, info in cls.model_fields.items()
+            for name in (field, info.alias, info.validation_alias, info.serialization_alias)
+            if isinstance(name, str)
+        }
+
+    def dump(self, state: Workflow, extra: dict[str, Any] | None = None) -> bytes:
+        """Write the state; *extra* are fields of the stored document that the class does not have.
+
+        Raises:
+            InvalidState: a value does not fit its field, or is none that JSON keeps.
+        """
+        try:
+            if self._loose:
+                # By way of values, where a NaN in a field that may be null is still one.
+                values = self._serializer.to_python(
+                    state, mode="json", by_alias=True, round_trip=True, warnings="error"
+                )
+                text = to_json(values, inf_nan_mode="constants")
+                _check_slowly(text)
+            else:
+                text = self._serializer.to_json(state, by_alias=True, round_trip=True, warnings="error")
+                check_restricted(text)
+            if extra:
+                text = to_json({**from_json(text), **extra})
+        except (PydanticSerializationError, ValueError, TypeError, RecursionError) as error:
+            if isinstance(error, InvalidState):
+                raise
+            raise InvalidState(f"the state of {self.cls.__name__} cannot be written as JSON: {error}") from error
+        return text
+
+    def parse(self, text: bytes) -> tuple[Workflow, dict[str, Any] | None]:
+        """Read the state from its JSON text, and the fields that the class does not have.
+
+        Raises:
+            InvalidState: it does not validate.
+        """
+        try:
+            return self._validator.validate_json(text, by_alias=True, by_name=True), None
+        except ValidationError as error:
+            if all(one["type"] != "extra_forbidden" or len(one["loc"]) != 1 for one in error.errors(include_url=False)):
+                raise self._invalid(error) from error
+        values: dict[str, Any] = from_json(text)
+        extra = {name: value for name, value in values.items() if name not in self._fields}
+        known = to_json({name: value for name, value in values.items() if name in self._fields})
+        try:
+            return self._validator.validate_json(known, by_alias=True, by_name=True), extra
+        except ValidationError as error:
+            raise self._invalid(error) from error
+
+    def _invalid(self, error: ValidationError) -> InvalidState:
+        said = "; ".join(
+            f"{'/'.join(str(part) for part in one['loc']) or '(state)'}: {one['msg']}"
+            for one in error.errors(include_url=False, include_context=False, include_input=False)[:5]
+        )
+        return InvalidState(f"the state does not validate as {self.cls.__name__}: {said}")

@@ -1,0 +1,486 @@
+"""Who goes on when: the threads of an interpreted program under a virtual clock (PROTOCOL 10, 12, 13, 16, 29 to 32)."""
+
+import copy
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from tests.property.interpreter import (
+    DEFAULT_DELAYS,
+    AtFork,
+    AtJoin,
+    AtSelect,
+    AtStep,
+    Entry,
+    Frame,
+    Gone,
+    Place,
+    Raised,
+    Ref,
+    Signal,
+    Stopped,
+    Thread,
+    Walk,
+    Walker,
+)
+from tests.property.programs import START, Item, Program, Refusal, State, WaitCase, events_of, handle, note
+
+GROWTH = 8  # a policy's delay grows to eight times the first
+MAX_TURNS = 5_000  # decisions in one call; programs are bounded, so more is a fault of the generator
+
+
+@dataclass(eq=False)
+class Message:
+    """An event, or the outcome of an action (*block* with *error*, or the state it left)."""
+
+    at: datetime
+    event: str = ""
+    value: Any = None
+    thread: str | None = None
+    answer: tuple[str, Any] = ("Pending", None)
+    block: AtStep | None = None
+    owner: Thread | None = None
+    error: Raised | None = None
+    state: State | None = None
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What can be seen of an instance between two calls."""
+
+    status: str
+    state: State
+    output: Any
+    error: tuple[str, str] | None
+    waiting: frozenset[str]
+    threads: tuple[tuple[str, str], ...]
+    now: datetime
+    steps: tuple[str, ...] = field(default=())
+
+
+class Machine(Walker):
+    """One instance. The verbs are those of a simulation; *skip_backoff* is its argument."""
+
+    def __init__(self, program: Program, *, skip_backoff: bool = True) -> None:
+        self.program, self.skip_backoff = program, skip_backoff
+        self.state = State(
+            items={key: Item(key) for key in program.keys}, rows=[Item(f"r{n}") for n in range(program.rows)]
+        )
+        self.events = events_of(program)
+        self.now, self.ticks = START, 0
+        self.status = "Running"
+        self.output: Any = None
+        self.failure: Raised | None = None
+        self.steps: list[str] = []
+        self.inbox: list[Message] = []
+        self.kept: Frame = []  # undo entries of Go threads that ended well
+        self.cancelling = False
+        self.main_end: tuple[str, Any] | None = None  # what main made of a cancel
+        self.go_error: Raised | None = None
+        self.failing: Raised | None = None
+        self.undoer: Thread | None = None
+        main = Thread("main")
+        main.gen = self.whole(program.body, Place(main, "", main.frames[0]))
+        self.threads = [main]
+        self.settle()
+
+    # -- verbs ---------------------------------------------------------------------------------------------------------
+
+    def send(self, event: str, value: Any = None, thread: str | None = None) -> tuple[str, Any]:
+        """Deliver *event*; gives ("ok", answer) or the name of the refusal."""
+        if self.ended:
+            return ("Ended", None)
+        if event not in self.events:
+            return ("NotFound", None)
+        message = Message(self.now, event, value, thread)
+        self.inbox.append(message)
+        self.settle()
+        return message.answer
+
+    def advance(self, by: timedelta) -> None:
+        until = self.now + by
+        while not self.ended:
+            times = [t for t in (self.next_deadline(), self.next_retry()) if t is not None and t <= until]
+            if not times:
+                break
+            self.now = max(self.now, min(times))
+            self.settle()
+        self.now = max(self.now, until)
+
+    def cancel(self) -> str:
+        if self.ended:
+            return "Ended"
+        self.cancelling = True
+        for thread in list(self.threads):
+            self.stop(thread)
+        self.settle()
+        return "ok"
+
+    def look(self) -> Seen:
+        error = self.failure or next((error for t in self.threads if (error := parked(t.block))), None)
+        return Seen(
+            status="Paused" if any(parked(t.block) for t in self.threads) else self.status,
+            state=copy.deepcopy(self.state),
+            output=self.output,
+            error=(error.type, error.message) if error else None,
+            waiting=frozenset(
+                case.event
+                for thread in self.threads
+                if isinstance(thread.block, AtSelect)
+                for case in thread.block.cases
+                if case.kind == "on"
+            ),
+            threads=tuple((thread.id, thread.block.path if thread.block else "") for thread in self.threads),
+            now=self.now,
+            steps=tuple(self.steps),
+        )
+
+    # -- deciding ------------------------------------------------------------------------------------------------------
+
+    @property
+    def ended(self) -> bool:
+        return self.status != "Running"
+
+    def settle(self) -> None:
+        """Go on until nothing more happens by itself."""
+        for _ in range(MAX_TURNS):
+            if self.ended:
+                break
+            if self.decide() or self.perform():
+                continue
+            retry, deadline = self.next_retry(), self.next_deadline()
+            if retry is None or not self.skip_backoff:
+                break
+            self.now = max(self.now, min(retry, deadline or retry))
+        else:
+            raise AssertionError("the program does not come to rest")
+        on_the_way = any(isinstance(t.block, AtStep) and not t.block.parked for t in self.threads)
+        for message in list(self.inbox):
+            if self.ended or (not on_the_way and message.event != "later"):
+                message.answer = ("Ended" if self.ended else "NotAwaited", None)
+                self.inbox.remove(message)
+
+    def decide(self) -> bool:
+        """Make the next decision: a thread walks, a message or timer is handled, a condition is true."""
+        if self.failing:
+            return self.fail()
+        thread = next(filter(self.can_walk, self.threads), None)
+        if thread is not None:
+            self.walk(thread)
+            return True
+        return self.next_message_or_timer() or self.next_condition()
+
+    def can_walk(self, thread: Thread) -> bool:
+        block = thread.block
+        if thread.outcome is not None:
+            return True
+        if isinstance(block, AtJoin):
+            return self.joined(thread, block.join)
+        return isinstance(block, AtFork) and not block.fork.children
+
+    def walk(self, thread: Thread) -> None:
+        outcome, block = thread.outcome, thread.block
+        if outcome is None and isinstance(block, AtFork):
+            if block.fork.error is not None:
+                outcome = block.fork.error
+                thread.owed = thread.owed and thread.shields > 0
+            elif self.due_cancel(thread):
+                outcome = Stopped()
+        thread.outcome = None
+        assert thread.gen is not None
+        try:
+            if isinstance(outcome, Signal):
+                thread.block = thread.gen.throw(outcome)
+            else:
+                thread.block = thread.gen.send(outcome[0] if outcome else None)
+        except StopIteration as end:
+            self.end_thread(thread, None, end.value)
+        except (Raised, Stopped) as signal:
+            self.end_thread(thread, signal, None)
+        self.drop_gone()
+
+    def next_message_or_timer(self) -> bool:
+        """Handle the earliest message or due timer; the message first at the same instant."""
+        message = min(filter(self.can_handle, self.inbox), key=lambda m: m.at, default=None)
+        deadline = self.next_deadline()
+        if message is not None and (deadline is None or message.at <= deadline):
+            self.inbox.remove(message)
+            self.handle_message(message)
+            return True
+        if deadline is None or deadline > self.now:
+            return False
+        for thread in self.threads:
+            if isinstance(thread.block, AtSelect) and deadline in thread.block.deadlines:
+                self.win(thread, thread.block, thread.block.cases[thread.block.deadlines.index(deadline)])
+                return True
+        raise AssertionError("a deadline without a thread")
+
+    def can_handle(self, message: Message) -> bool:
+        return message.block is not None or self.taker(message) is not None
+
+    def taker(self, message: Message) -> tuple[Thread, AtSelect, WaitCase] | None:
+        for thread in self.threads:
+            if isinstance(thread.block, AtSelect) and message.thread in (None, thread.id):
+                for case in thread.block.cases:
+                    if case.kind == "on" and case.event == message.event:
+                        return thread, thread.block, case
+        return None
+
+    def handle_message(self, message: Message) -> None:
+        taker = self.taker(message)
+        if message.block is not None:
+            self.handle_outcome(message, message.block)
+        elif taker is not None:
+            thread, block, case = taker
+            try:
+                if case.event == "x0":
+                    note(self.state, case.label, case.effects, Item)
+                    answer = None
+                elif case.event == "ping":
+                    answer = None
+                else:
+                    answer = handle(self.state, case.event, message.value, self.item(block.item))
+            except Refusal:
+                message.answer = ("Rejected", None)
+                return
+            message.answer = ("ok", answer)
+            thread.outcome = (case,)
+            self.drop_gone()
+
+    def win(self, thread: Thread, block: AtSelect, case: WaitCase) -> None:
+        if case.handler:
+            note(self.state, case.label, case.effects, Item)
+        thread.outcome = (case,)
+        self.drop_gone()
+
+    def next_condition(self) -> bool:
+        for thread in self.threads:
+            if isinstance(thread.block, AtSelect):
+                for case in thread.block.cases:
+                    at = Place(thread, "", [], thread.block.item)
+                    if case.kind == "when" and self.test(case.cond, at):
+                        self.win(thread, thread.block, case)
+                        return True
+        return False
+
+    def next_deadline(self) -> datetime | None:
+        blocks = [thread.block for thread in self.threads if not self.failing]
+        times = [t for block in blocks if isinstance(block, AtSelect) for t in block.deadlines if t is not None]
+        return min(times, default=None)
+
+    def next_retry(self) -> datetime | None:
+        blocks = [thread.block for thread in self.threads]
+        return min((b.retry_at for b in blocks if isinstance(b, AtStep) and b.retry_at), default=None)
+
+    # -- steps ---------------------------------------------------------------------------------------------------------
+
+    def perform(self) -> bool:
+        """Take the plain step that is there the longest and all others that are due, run them, lay the results down."""
+        due = [
+            (thread, thread.block)
+            for thread in self.threads
+            if isinstance(thread.block, AtStep) and not thread.block.parked
+            if thread.block.retry_at is None or thread.block.retry_at <= self.now
+        ]
+        plain = sorted((pair for pair in due if pair[1].plain), key=lambda pair: pair[1].visit)[:1]
+        taken = [*plain, *(pair for pair in due if not pair[1].plain)]
+        for _, block in taken:
+            block.taken, block.retry_at = True, None
+        results = [self.act(thread, block) for thread, block in taken]
+        own = results.pop(0) if plain else None
+        self.inbox += results
+        if own is not None:
+            self.handle_message(own)
+        return bool(due)
+
+    def act(self, thread: Thread, block: AtStep) -> Message:
+        """Run the action of *block*: its failure, or the state it leaves."""
+        node = block.step
+        block.attempt += 1
+        self.steps.append(f"undo {node.name}" if block.undoes else node.name)
+        message = Message(self.now, block=block, owner=thread)
+        state = copy.deepcopy(self.state)
+        if block.undoes is not None:
+            item = block.undoes.item
+            note(state, f"undo {node.label}" + (f"[{item.key}]{item.n}" if item else ""), (), Item)
+        elif block.attempt <= node.fails:
+            message.error = Raised(node.error, node.label)
+        elif node.style == "plain":
+            label, item = node.label, self.item(block.item, state)
+            if item is not None:
+                item.n += 1
+                label += f"[{item.key}]{item.n}"
+            note(state, label, node.effects, Item)
+        message.state = state
+        return message
+
+    def handle_outcome(self, message: Message, block: AtStep) -> None:
+        thread = message.owner
+        assert thread is not None
+        if thread not in self.threads or thread.block is not block or isinstance(thread.outcome, Gone):
+            return
+        block.taken = False
+        if message.error is not None:
+            thread.outcome = self.after_failure(block, message.error, thread)
+        else:
+            self.apply(message, block)
+            thread.outcome = (None,)
+        if thread.owed and not thread.shields:
+            thread.owed, block.retry_at, block.parked = False, None, None
+            thread.outcome = Stopped()
+        self.drop_gone()
+
+    def apply(self, message: Message, block: AtStep) -> None:
+        """A step has ended well: its result changes the state, its undo is remembered."""
+        node = block.step
+        if block.plain:
+            assert message.state is not None
+            self.state = message.state
+        elif node.style == "into":
+            self.state.last = node.label
+        elif (item := self.item(block.item)) is not None:
+            item.n += 10
+        else:
+            note(self.state, node.label, node.effects, Item)
+        if node.undo and block.undoes is None:
+            block.frame.append(Entry(self.tick(), node, copy.copy(self.item(block.item))))
+
+    def after_failure(self, block: AtStep, error: Raised, thread: Thread) -> Signal | None:
+        policy = block.policy
+        known = {"Exception": True, "Bang": error.type == "Bang", "Boom": error.type in ("Bang", "Boom")}
+        if error.type == "TerminalError" or not known[policy.on]:
+            return error
+        if block.attempt < policy.max_attempts:
+            first = timedelta(minutes=policy.delay) if policy.delay else DEFAULT_DELAYS[0]
+            most = first * GROWTH if policy.delay else DEFAULT_DELAYS[1]
+            block.retry_at = self.now + min(most, first * 2 ** (block.attempt - 1))
+            return None
+        if policy.exhausted == "raise":
+            return error
+        block.parked = error
+        return None
+
+    # -- the ends ------------------------------------------------------------------------------------------------------
+
+    def stop(self, thread: Thread) -> None:
+        """A cancel reaches *thread*: at once, or after what it is inside."""
+        if thread.cancelled:
+            return
+        thread.cancelled = True
+        block = thread.block
+        runs = isinstance(block, AtStep) and block.taken
+        if thread.shields or isinstance(block, AtFork) or runs or isinstance(thread.outcome, Gone):
+            thread.owed = True
+        else:
+            thread.outcome = Stopped()
+            if isinstance(block, AtStep):
+                block.retry_at = block.parked = None
+        if isinstance(block, AtFork) and not thread.shields:
+            for child in list(block.fork.children):
+                self.stop(child)
+
+    def undoes_itself(self, thread: Thread) -> bool:
+        return self.cancelling and thread.fork is None
+
+    def end_thread(self, thread: Thread, signal: Raised | Stopped | None, value: Any) -> None:
+        self.threads.remove(thread)
+        if thread is self.undoer:
+            pass
+        elif thread.fork is not None:
+            self.end_branch(thread, signal)
+        elif isinstance(signal, Raised) and not self.cancelling:
+            self.kept += entries_of(thread)
+            self.failing = signal
+        elif thread.go is not None:
+            self.kept += entries_of(thread)
+            if isinstance(signal, Raised):
+                self.go_error = self.go_error or signal
+        elif thread.id == "main":
+            self.main_end = ("Failed", signal) if isinstance(signal, Raised) else ("Finished", value)
+            self.main_end = ("Cancelled", None) if isinstance(signal, Stopped) else self.main_end
+        if self.main_end is not None and (not self.threads or not self.cancelling):
+            self.end_instance(*self.main_end)
+
+    def end_branch(self, thread: Thread, signal: Raised | Stopped | None) -> None:
+        fork = thread.fork
+        assert fork is not None
+        fork.children.remove(thread)
+        fork.frame += entries_of(thread)
+        if isinstance(signal, Raised) and fork.error is None:
+            fork.error = signal
+            for sibling in list(fork.children):
+                self.stop(sibling)
+        parent = next((t for t in self.threads if isinstance(t.block, AtFork) and t.block.fork is fork), None)
+        stopping = parent is not None and (isinstance(parent.outcome, Gone) or (parent.owed and not parent.shields))
+        if fork.error is None and not stopping:
+            self.begin_items(fork)
+
+    def end_instance(self, status: str, value: Any) -> None:
+        if self.cancelling and self.kept:
+            self.undo_kept()
+            return
+        if self.go_error is not None and status != "Failed":
+            status, value = "Failed", self.go_error
+        self.status = status
+        self.output = value if status == "Finished" else None
+        self.failure = value if status == "Failed" else None
+        self.threads = []
+
+    def undo_kept(self) -> None:
+        """A thread of its own undoes what is left of the instance; its end comes back to `end_instance`."""
+        self.undoer = thread = Thread("main")
+        frame, self.kept = self.kept, []
+        thread.gen = self.last_undo(Place(thread, "", frame))
+        self.threads = [thread]
+
+    def last_undo(self, at: Place) -> Walk:
+        yield from self.undone(Stopped(), at)
+
+    def fail(self) -> bool:
+        """An error has left main or a Go thread: results count, nobody walks, then everything is undone."""
+        for message in self.inbox:
+            if message.block is not None:
+                self.inbox.remove(message)
+                self.handle_outcome(message, message.block)
+                return True
+        assert self.failing is not None
+        for thread in self.threads:
+            self.kept += entries_of(thread)
+        self.main_end, self.failing, self.cancelling = ("Failed", self.failing), None, True
+        self.threads = []
+        self.end_instance(*self.main_end)
+        return True
+
+    def drop_gone(self) -> None:
+        """End what stands inside an item whose key is gone, in this very write."""
+        for thread in list(self.threads):
+            lost = next((n for n, ref in enumerate(thread.refs) if self.is_gone(ref)), None)
+            if lost is None or isinstance(thread.outcome, Gone):
+                continue
+            if lost >= thread.inherited:
+                thread.owed = thread.owed or isinstance(thread.outcome, Stopped)
+                thread.outcome = Gone(thread.refs[lost])
+            elif thread in self.threads:
+                self.vanish(thread)
+
+    def is_gone(self, ref: Ref) -> bool:
+        return ref.over == "items" and ref.key not in self.state.items
+
+    def vanish(self, thread: Thread) -> None:
+        self.threads.remove(thread)
+        if thread.fork is not None:
+            self.end_branch(thread, None)
+        else:
+            self.kept += entries_of(thread)
+
+
+def parked(block: object) -> Raised | None:
+    return block.parked if isinstance(block, AtStep) else None
+
+
+def entries_of(thread: Thread) -> Frame:
+    """All entries of *thread*, out of its frames."""
+    found = [entry for frame in thread.frames for entry in frame]
+    for frame in thread.frames:
+        frame.clear()
+    return found
