@@ -382,8 +382,10 @@ class Activation:
         instance = self.instance
         if instance.ended:
             return
-        paused = instance.control.pause is not None or any(
-            thread.status is ThreadStatus.Paused for thread in instance.threads.values()
+        paused = (
+            instance.control.pause is not None
+            or any(thread.status is ThreadStatus.Paused for thread in instance.threads.values())
+            or any(message.kind == "pause" for message in instance.inbox)
         )
         instance.status = Status.Paused if paused else Status.Running
 

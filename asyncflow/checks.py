@@ -48,6 +48,8 @@ def _written(place: Place) -> Iterator[Problem]:
     statement = place.statement
     if statement is None or place.kind in ("again", "tried", "end"):
         return
+    if place.kind == "section":
+        return  # noted when it was linked
     parts = [statement, *getattr(statement, "cases", ()), *getattr(statement, "arms", ()), *getattr(statement, "handlers", ())]
     for part in parts:
         for text in part.problems:
@@ -280,8 +282,6 @@ def _try(definition: Definition[Any], place: Place) -> Iterator[str]:  # noqa: A
             yield f"{clause.name!r} can never win: an Except before it takes the same errors"
         taken += [one for one in statement.types if isinstance(one, type)]
         yield from _arity(statement.handler, 1, "the handler of an Except")
-    if not place.clauses and place.final is None:
-        yield "a Try without Except or Finally: put the statements there without it, or use it for its undo with a Finally"
 
 
 _CHECKS: Final[dict[str, Callable[[Definition[Any], Place], Iterable[str]]]] = {
@@ -308,7 +308,7 @@ _CHECKS: Final[dict[str, Callable[[Definition[Any], Place], Iterable[str]]]] = {
 
 
 def _events(definition: Definition[Any]) -> Iterator[Problem]:
-    for place in definition.places():
+    for place in definition.in_order():
         for case in place.cases:
             if case.event is not None:
                 try:

@@ -28,7 +28,7 @@ from asyncflow.handlers import (
 )
 from asyncflow.instance import Thread
 from asyncflow.state import StateCodec
-from asyncflow.tree import ItemGone, Place, Scope, bind, link_definition
+from asyncflow.tree import ItemGone, Place, Scope, bind, in_order, link_definition
 from asyncflow.workflow import CURRENT, ReadsState, Workflow
 
 W = TypeVar("W", bound=Workflow)
@@ -306,6 +306,20 @@ class Definition(Generic[W]):
     def places(self) -> list[Place]:
         """Every place of the definition, inside items too."""
         return [place for scope in self.scopes() for place in scope.places.values()]
+
+    def in_order(self) -> list[Place]:
+        """The statements in the order in which they are written, those of items where their loop stands."""
+        found: list[Place] = []
+
+        def add(scope: Scope) -> None:
+            for place in in_order(scope):
+                found.append(place)
+                if place.at in self.blanks:
+                    add(self.blanks[place.at])
+
+        if self.tree.places:
+            add(self.tree)
+        return found
 
     def add_event(self, name: str, path: str, handler: Callable[..., Any] | None, source: str) -> None:
         """Note that an event is awaited at *path*.

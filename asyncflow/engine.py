@@ -14,7 +14,7 @@ from asyncflow.definition import Definition
 from asyncflow.errors import Awaited, Full, NotAwaited, NotFound, TerminalError, TooLarge
 from asyncflow.instance import Frame, Instance, Message, Stray, Thread, ThreadStatus
 from asyncflow.messages import OPERATOR, handle, settle, stands_still, take_event, taker, void_after_grace
-from asyncflow.resume import Exhausted, check_forks, park_runaway, walk
+from asyncflow.resume import Exhausted, check_forks, deadline, park_runaway, walk
 from asyncflow.retry import DEFAULT_RETRY
 from asyncflow.tree import Case, ItemGone, Place
 from asyncflow.unwind import check_ends, drop_gone, go_on, leave, raising
@@ -316,11 +316,27 @@ def _look_for_strays(act: Activation) -> None:
             if thread.stray is not None:
                 thread.stray = None
                 act.touch()
+            if thread.status is ThreadStatus.Waiting:
+                _add_timers(act, thread)
         elif thread.stray is None:
             thread.stray = Stray(1, act.now + DEFAULT_RETRY.delay_after(1, act.jitter))
             act.changed = True
         elif thread.stray.retry_at <= act.now:
             _retry_stray(act, thread, thread.stray)
+
+
+def _add_timers(act: Activation, thread: Thread) -> None:
+    """Give a Select the timers that new code has added: they count from when it was entered (rule 2)."""
+    place = act.place_of(thread)
+    for case in place.cases if place is not None else ():
+        if case.kind in ("after", "at") and case.name not in (thread.deadlines or {}):
+            try:
+                at = deadline(act, thread, case.path, case.statement, thread.since)
+            except CallableFailed as failed:
+                act.park(thread, failed.path, failed.cause, attempt=1)
+                return
+            thread.deadlines = {**(thread.deadlines or {}), case.name: at}
+            act.touch()
 
 
 def _retry_stray(act: Activation, thread: Thread, stray: Stray) -> None:
@@ -380,5 +396,7 @@ def _due_of(act: Activation, thread: Thread, *, held: bool, paused: bool, failin
     if thread.status is ThreadStatus.Resuming:
         return act.now
     if thread.status is ThreadStatus.Waiting and thread.deadlines:
-        return min((at for at in thread.deadlines.values() if at is not None), default=None)
+        place = act.place_of(thread)
+        known = {case.name for case in place.cases} if place is not None else set()
+        return min((at for name, at in thread.deadlines.items() if at is not None and name in known), default=None)
     return None

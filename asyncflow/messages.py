@@ -145,7 +145,7 @@ def take_result(act: Activation, message: Message) -> None:
     if message.failure is not None:
         attempt_failed(act, thread, place, message.failure, lost=message.lost, fault=message.fault)
         return
-    if place.kind == "step" and not _apply(act, thread, place, message):
+    if not _apply(act, thread, place, message):
         return
     act.record("step", thread, place.path, attempt=thread.attempt, duration_ms=message.took_ms)
     _step_done(act, thread, place)

@@ -65,8 +65,7 @@ def _post_result(act: Activation, message: Message) -> None:
     for thread in act.instance.threads.values():
         lease = thread.lease
         if lease is not None and lease.token == message.token and lease.till is not None:
-            if not (lease.alone and message.kind == "result"):
-                lease.till = None  # it lies in the inbox now: nobody may lapse it
+            lease.till = None  # it lies in the inbox now: nobody may lapse it
             act.instance.inbox.append(message)
             return
     act.note_dropped(message)

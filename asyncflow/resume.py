@@ -377,6 +377,7 @@ def _end(act: Activation, thread: Thread, place: Place) -> None:  # noqa: ARG001
 
 
 ENTER: Final[dict[str, Callable[[Activation, Thread, Place], Place | None]]] = {
+    "section": _section,
     "step": _step,
     "select": _select,
     "waitevent": _select,

@@ -12,7 +12,7 @@ from asyncflow.definition import Definition
 from asyncflow.errors import NotFound
 from asyncflow.handlers import JSON_DIALECT, adapter_of, schema_of
 from asyncflow.nodes import Statement
-from asyncflow.tree import Place, Scope, link
+from asyncflow.tree import PSEUDO, Place, Scope, in_order, link, parts_of
 from asyncflow.tree import Region as _Region
 from asyncflow.tree import end_of as _end_of
 from asyncflow.workflow import Workflow
@@ -126,52 +126,6 @@ def _walk(scope: Scope, prefix: str, definition: Definition[Any] | None, visit: 
             _walk(definition.blanks[place.at], prefix, definition, visit)
 
 
-PSEUDO = frozenset({"end", "again", "tried", "except", "undo"})
-"""Places that are no statements of the user's."""
-
-
-def in_order(scope: Scope) -> list[Place]:
-    """The statements of a scope in the order in which they are written."""
-    places = [place for place in scope.places.values() if place.kind not in PSEUDO]
-    # They were linked back to front, each before its body: the order of a reversed post-order walk.
-    return _ordered(places)
-
-
-def _ordered(places: list[Place]) -> list[Place]:
-    found: list[Place] = []
-    by_statement = {id(place.statement): place for place in places}
-    inner = {id(part) for place in places for part in _parts(place.statement)}
-    tops = [place.statement for place in reversed(places) if id(place.statement) not in inner]
-
-    def add(statement: Any) -> None:
-        place = by_statement.get(id(statement))
-        if place is not None:
-            found.append(place)
-        for part in _parts(statement):
-            add(part)
-
-    for top in tops:
-        add(top)
-    return found
-
-
-def _parts(statement: Any) -> list[Any]:
-    """The statements directly inside another, transparent sections included."""
-    parts: list[Any] = []
-    for name in ("body", "branches", "otherwise", "final"):
-        value = getattr(statement, name, None)
-        if isinstance(value, tuple):
-            parts += value
-    for name in ("arms", "cases", "handlers"):
-        for part in getattr(statement, name, None) or ():
-            parts += part.body
-    if statement.kind == "try" and statement.final is not None:
-        return [*statement.body, *(one for clause in statement.handlers for one in clause.body), *statement.final]
-    if statement.kind == "if":
-        return [*(one for arm in statement.arms for one in arm.body), *(statement.otherwise or ())]
-    return parts
-
-
 def definition_json(workflow: type[Workflow]) -> dict[str, JsonValue]:
     """Give the tree as JSON: `{kind, name, path, body | cases}`, transparent sections left out."""
     definition = Definition.of(workflow)
@@ -191,7 +145,7 @@ def _tops_json(scope: Scope, definition: Definition[Any]) -> list[Any]:
 
 
 def _visible(statement: Any, places: dict[int, Place]) -> Iterator[Any]:
-    for part in _parts(statement):
+    for part in parts_of(statement):
         if id(part) in places:
             yield part
         else:
@@ -205,7 +159,7 @@ def _bodies(body: Any, places: dict[int, Place], definition: Definition[Any]) ->
         if place is not None:
             found.append(_json(place, places, definition))
         else:
-            found += _bodies(_parts(statement), places, definition)
+            found += _bodies(parts_of(statement), places, definition)
     return found
 
 
@@ -235,7 +189,7 @@ def _json(place: Place, places: dict[int, Place], definition: Definition[Any]) -
     elif place.at in definition.blanks:
         node["body"] = _tops_json(definition.blanks[place.at], definition)
     else:
-        body = _parts(statement)
+        body = parts_of(statement)
         if body:
             node["body"] = _bodies(body, places, definition)
     return node

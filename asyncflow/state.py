@@ -29,8 +29,12 @@ def check_restricted(text: bytes) -> None:
     Raises:
         InvalidState: with what was found.
     """
-    if SUSPECT.search(text) is not None or text.count(b"{") + text.count(b"[") > limits.STATE_DEPTH:
+    if SUSPECT.search(text) is not None or _brackets(text) > limits.STATE_DEPTH:
         _check_slowly(text)
+
+
+def _brackets(text: bytes) -> int:
+    return text.count(b"{") + text.count(b"[")
 
 
 def _refuse(what: str) -> NoReturn:
@@ -79,17 +83,22 @@ def _check_scalar(value: Any) -> None:
 
 
 def _loose(schema: Any) -> bool:
-    """Whether a core schema has places where JSON text hides what was there: floats (a NaN becomes null), Any, mixed keys."""
+    """Whether a core schema lets through what only a close look finds.
+
+    That is where JSON text hides what was there (a float NaN becomes null), where keys may be doubled (keys that are no texts), and
+    where the depth has no bound (Any, a type inside itself).
+    """
     if isinstance(schema, dict):
         kind = schema.get("type")
-        if kind in ("float", "any", "decimal", "json", "is-instance", "dataclass") or kind == "dict":
-            keys = schema.get("keys_schema", {}).get("type") if kind == "dict" else None
-            if kind != "dict" or keys != "str":
-                return True
+        if (isinstance(kind, str) and kind in _LOOSE_TYPES) or (kind == "dict" and schema.get("keys_schema", {}).get("type") != "str"):
+            return True
         return any(_loose(value) for name, value in schema.items() if name not in ("metadata", "serialization", "cls"))
     if isinstance(schema, list | tuple):
         return any(_loose(value) for value in schema)
     return False
+
+
+_LOOSE_TYPES: Final = frozenset({"float", "any", "json", "is-instance", "definition-ref", "generator", "callable"})
 
 
 class StateCodec:
@@ -125,7 +134,8 @@ class StateCodec:
                 _check_slowly(text)
             else:
                 text = self._serializer.to_json(state, by_alias=True, round_trip=True, warnings="error")
-                check_restricted(text)
+                if SUSPECT.search(text) is not None:
+                    _check_slowly(text)
             if extra:
                 text = to_json({**from_json(text), **extra})
         except (PydanticSerializationError, ValueError, TypeError, RecursionError) as error:

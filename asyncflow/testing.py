@@ -133,13 +133,12 @@ class Simulation(Generic[W_co]):
         if self._evict:
             self._definition._pool.clear()  # noqa: SLF001 - a new object with a new tree each time
         body = self._definition.body(instance.state)
-        act = Activation(self._definition, body, instance, self._now, dead=self._dead())
+        # Whoever held a lease before this process began is gone.
+        dead = instance.holders - {f"process-{self._process}"}
+        act = Activation(self._definition, body, instance, self._now, dead=dead)
         for flight in self._flights:
             self._renew(act, flight)
         return act
-
-    def _dead(self) -> frozenset[str]:
-        return frozenset(f"process-{number}" for number in range(1, self._process))
 
     def _renew(self, act: Activation, flight: _InFlight) -> None:
         for thread in act.instance.threads.values():
@@ -616,7 +615,7 @@ def _simulate(
     definition = Definition.of(cls)
     stored = None if document is None else dict(document)
     if stored is None and isinstance(workflow, type):
-        raise TypeError(f"simulate({cls.__name__}) needs an object, or document=… to go on with")
+        workflow = workflow()
     clock = now or (START if stored is None else datetime.fromisoformat(str(stored["updated_at"])))
     simulation: Simulation[W] = Simulation(
         definition, stubs=stubs or {}, hold=hold, skip_backoff=skip_backoff, evict=evict, faults=faults, now=clock
@@ -624,7 +623,7 @@ def _simulate(
     if stored is not None:
         simulation._stored = (to_json({k: v for k, v in stored.items() if k != "state"}), to_json(stored["state"]))  # noqa: SLF001
         # A document that was taken over was left by a process that is gone.
-        simulation._process = 1_000_000  # noqa: SLF001
+        simulation._process = decode(*simulation._stored).rev + 1  # noqa: SLF001
         simulation._resume_taken_over()  # noqa: SLF001
         return simulation
     state = definition.codec.dump(cast("W", workflow))

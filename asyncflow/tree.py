@@ -254,6 +254,8 @@ class _Linker:
                 self.problem(path, "one statement object stands in two places: make a new one for each", statement.source)
                 continue
             kind: str = statement.kind
+            if kind == "section":
+                self._look_at_section(statement, path)
             if kind == "section" and statement.name is None:
                 self.names[id(statement)] = ""
                 self.name(statement.body, taken, path)
@@ -266,6 +268,12 @@ class _Linker:
             else:
                 name = self._take(statement, statement.name, kind, taken, path)
                 self._name_parts(statement, {}, join_path(path, name))
+
+    def _look_at_section(self, section: Any, path: str) -> None:
+        for text in section.problems:
+            self.problem(path, text, section.source)
+        if section.defaults is not None and section.defaults.persist is not None:
+            self.problem(path, "With(persist=…) comes with a later release: it is not there yet", section.source)
 
     def _take(self, part: Any, name: str | None, kind: str, taken: dict[str, str], path: str) -> str:
         """Reserve a name, or the kind with a number."""
@@ -336,9 +344,13 @@ class _Linker:
         name = self.names.get(id(statement), "")
         if kind == "section":
             inside = settings if statement.defaults is None else Settings(settings, statement.defaults)
-            if name:
-                path, at = join_path(path, name), join_path(at, name)
-            return self.block(statement.body, path, at, region, inside, after)
+            if not name:
+                return self.block(statement.body, path, at, region, inside, after)
+            place = Place(kind, statement, name, join_path(path, name), join_path(at, name))
+            place.region, place.next = region, after
+            place.first = self.block(statement.body, place.path, place.at, region, inside, after)
+            self.scope.places[place.at] = place
+            return place
         transparent = not name
         place = Place(
             kind,
@@ -401,6 +413,12 @@ class _Linker:
         place.inner = Region("loop", place, place.region)
         place.first = self.block(place.statement.body, place.path, place.at, place.inner, settings, place)
 
+    def _foreach(self, place: Place, settings: Settings) -> None:  # noqa: ARG002
+        if place.statement.parallel == 1:
+            # Also out here, for a thread whose item is gone: it goes on with the next.
+            back = again(place, Region("each", place, place.region))
+            self.scope.places[back.at] = back
+
     def _go(self, place: Place, settings: Settings) -> None:
         if place.statement.items is None:
             place.inner = Region("thread", place, None)
@@ -453,8 +471,57 @@ _BUILD: Final[dict[str, Callable[[_Linker, Place, Settings], None]]] = {
     "if": _Linker._if,
     "switch": _Linker._switch,
     "for": _Linker._for,
+    "foreach": _Linker._foreach,
     "go": _Linker._go,
     "parallel": _Linker._parallel,
     "try": _Linker._try,
 }
 """What each kind of statement links besides itself."""
+
+
+# -- in the order of the source ------------------------------------------------------------------------------------------
+
+PSEUDO: Final = frozenset({"end", "again", "tried", "except", "undo"})
+"""Places that are no statements of the user's."""
+
+
+def in_order(scope: Scope) -> list[Place]:
+    """The statements of a scope in the order in which they are written."""
+    places = [place for place in scope.places.values() if place.kind not in PSEUDO]
+    # They were linked back to front, each before its body: the order of a reversed post-order walk.
+    return _ordered(places)
+
+
+def _ordered(places: list[Place]) -> list[Place]:
+    found: list[Place] = []
+    by_statement = {id(place.statement): place for place in places}
+    inner = {id(part) for place in places for part in parts_of(place.statement)}
+    tops = [place.statement for place in reversed(places) if id(place.statement) not in inner]
+
+    def add(statement: Any) -> None:
+        place = by_statement.get(id(statement))
+        if place is not None:
+            found.append(place)
+        for part in parts_of(statement):
+            add(part)
+
+    for top in tops:
+        add(top)
+    return found
+
+
+def parts_of(statement: Any) -> list[Any]:
+    """The statements directly inside another, transparent sections included."""
+    parts: list[Any] = []
+    for name in ("body", "branches", "otherwise", "final"):
+        value = getattr(statement, name, None)
+        if isinstance(value, tuple):
+            parts += value
+    for name in ("arms", "cases", "handlers"):
+        for part in getattr(statement, name, None) or ():
+            parts += part.body
+    if statement.kind == "try" and statement.final is not None:
+        return [*statement.body, *(one for clause in statement.handlers for one in clause.body), *statement.final]
+    if statement.kind == "if":
+        return [*(one for arm in statement.arms for one in arm.body), *(statement.otherwise or ())]
+    return parts

@@ -478,9 +478,8 @@ def _skip_item(act: Activation, thread: Thread, depth: int) -> None:
     frame = thread.frames[depth]
     entries = _take_undos(act, thread, thread.frames[depth + 1 :])
     del thread.frames[depth + 1 :]
-    key, frame.key = frame.key, None
+    frame.key = None
     place = act.body.scope_of(thread).places[frame.at]
-    frame.key = key
     region = Region("each", place, place.region)
     undo_frame(thread, place.region).undos.extend(entries)
     act.resume(thread, again(place, region))

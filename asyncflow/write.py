@@ -73,9 +73,11 @@ def seal(act: Activation, retention: timedelta | None = None) -> bool:
         DecideAgain: the state several changes left cannot be stored.
         TooLarge: the document would pass 900 KiB; the last good one stays.
     """
+    instance = act.instance
+    if not instance.ended and any(not message.lain for message in instance.inbox):
+        act.changed = True  # something has been laid down
     if not act.changed:
         return False
-    instance = act.instance
     act.sync()
     if instance.state is not act.body.text:
         instance.state = act.body.text

@@ -320,7 +320,8 @@ class Store(ABC):
     def changed(self) -> Hashable:
         """Return a token that differs from an earlier one of this handle if any handle has saved in between.
 
-        Cheap enough to ask five times a second, for ever. It may differ without a reason, never be the same wrongly.
+        Cheap enough to ask five times a second, for ever. Never the same wrongly; it stays the same while nobody
+        writes, where the store `knows_processes` (elsewhere it may differ each time).
         """
 
     @abstractmethod

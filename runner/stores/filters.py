@@ -186,7 +186,7 @@ class _Reader:
 
 # -- the filter without a database -------------------------------------------------------------------------------------
 
-_ORDERING: Final[Mapping[str, Callable[[Any, Any], bool]]] = {"<": lt, "<=": le, ">": gt, ">=": ge}
+_ORDERING: Final[dict[str, Callable[[Any, Any], bool]]] = {"<": lt, "<=": le, ">": gt, ">=": ge}
 # A value that is not there, in contrast to a null.
 _MISSING: Final = object()
 

@@ -53,7 +53,7 @@ class _Row:
     record: Record
     revision: int
     wake_at: datetime | None
-    claimed_by: str = ""
+    claimed_by: str | None = None
     reason: str | None = None
     tries: int = 0
     # Of each write with entries: their last `n`, when it was, their JSON.
@@ -112,7 +112,7 @@ class MemoryStore(Store):
         row.record = replace(record, uid=row.record.uid, created_at=row.record.created_at)
         row.revision = self._shared.writes
         row.wake_at = record.due_at
-        row.claimed_by, row.reason, row.tries = "", None, 0
+        row.claimed_by, row.reason, row.tries = None, None, 0
         if entries is not None:
             row.history.append((entries[0], record.updated_at, entries[1]))
         return Saved(row.revision)
@@ -205,7 +205,7 @@ class MemoryStore(Store):
             found = self._by_time(workflows, lambda row: row.wake_at, now)[:limit]
             for key in found:
                 row = self._shared.rows[key]
-                row.wake_at, row.claimed_by = moment(micros(now)) + _HANDOUT, process
+                row.wake_at, row.claimed_by = moment(micros(now)) + _HANDOUT, process or None
             return found
 
     def next_due(self, workflows: Collection[str]) -> datetime | None:
@@ -220,7 +220,7 @@ class MemoryStore(Store):
             if row is None:
                 return False
             row.record = replace(row.record, status=PAUSED, due_at=None)
-            row.wake_at, row.reason, row.claimed_by = None, reason, ""
+            row.wake_at, row.reason, row.claimed_by = None, reason, None
             self._shared.writes += 1
             return True
 
@@ -230,7 +230,7 @@ class MemoryStore(Store):
             row = self._at(workflow, id, expected)
             if row is None:
                 return False
-            row.wake_at, row.claimed_by = moment(micros(until)), ""
+            row.wake_at, row.claimed_by = moment(micros(until)), None
             row.tries += 1
             self._shared.writes += 1
             return True

@@ -61,7 +61,7 @@ UPDATE instances SET wake_at = ?, claimed_by = NULL, tries = tries + 1, unfit = 
 WHERE seq = ? AND revision = ? AND workflow = ? AND id = ?"""
 _HELD_BY: Final = """
 SELECT workflow, id FROM instances WHERE claimed_by = ?1
-UNION SELECT i.workflow, i.id FROM holders h CROSS JOIN instances i ON i.seq = h.seq WHERE h.process = ?1"""
+UNION ALL SELECT i.workflow, i.id FROM holders h CROSS JOIN instances i ON i.seq = h.seq WHERE h.process = ?1"""
 _PROCESSES: Final = """
 SELECT DISTINCT process FROM holders UNION SELECT DISTINCT claimed_by FROM instances WHERE claimed_by IS NOT NULL"""
 _PRUNABLE: Final = """
@@ -286,7 +286,7 @@ class SqliteStore(Store):
 
     def held_by(self, process: str) -> Sequence[Key]:
         """See `Store.held_by`."""
-        return [Key(*row) for row in self._file.read(_HELD_BY, (process,))]
+        return sorted({Key(*row) for row in self._file.read(_HELD_BY, (process,))})
 
     # -- retention -----------------------------------------------------------------------------------------------------
 

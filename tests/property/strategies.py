@@ -35,6 +35,7 @@ from tests.property.programs import (
 
 MAX_DEPTH = 5
 MINUTES = (30, 60, 60, 90, 240, 0, NEVER)
+WIDENING = (("Bang",), ("Boom",), ("Cancelled",), ("Boom", "TerminalError"), ("Exception",))
 KEYS = ("a", "b", "c/1")
 
 
@@ -243,13 +244,13 @@ class Grower:
         node.body = self.body(replace(around, undo=True, caught=True), 2, 4)
         if self.chance(2):
             node.body.append(self.throw(around))
-        kinds = [("Exception",), ("Boom",), ("Cancelled",), ("Boom", "TerminalError"), ("Bang",)]
         after = replace(around, undo=around.undo and not around.looped)
-        least = 0 if self.chance(4) else 1
-        for errors in self.draw(st.lists(st.sampled_from(kinds), min_size=least, max_size=2, unique=True)):
+        node.final = self.body(after, 1, 2) if self.chance(2) else None
+        least = 0 if node.final and self.chance(3) else 1
+        # An Except behind one that takes the same errors is refused: from the narrow to the wide.
+        drawn = self.draw(st.lists(st.sampled_from(WIDENING), min_size=least, max_size=2, unique=True))
+        for errors in sorted(drawn, key=WIDENING.index):
             node.handlers.append(Handler(errors, not self.chance(3), self.body(after, 0, 2)))
-        if self.chance(2) or not node.handlers:
-            node.final = self.body(after, 1, 2)
         return node
 
     def fork(self, around: Around) -> Node:

@@ -274,7 +274,7 @@ def test_the_end_waits_for_the_cleanup_of_all_threads_and_is_what_main_made_of_i
     run = evicted(Others())
     run.cancel()
     assert run.status == "Running"
-    assert run.threads == {"a": "a/finally/clean a"}
+    assert run.threads["a"] == "a/finally/clean a"
     run.send("clean a")
     assert trace(run) == "a"
     assert run.status == "Finished"

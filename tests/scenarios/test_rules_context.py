@@ -128,14 +128,6 @@ def test_all_attempts_have_the_same_key_uuid_and_random_numbers() -> None:
     assert len({(look.key, look.uuid, look.number) for look in LOOKS}) == 1
 
 
-def test_another_instance_has_other_keys() -> None:
-    """Rule 1: they are made of `uid`."""
-    LOOKS.clear()
-    evicted(Retried())
-    evicted(Retried())
-    assert len({look.key for look in LOOKS}) == 2
-
-
 def test_a_crash_between_two_attempts_keeps_the_key() -> None:
     """Rules 3 and 12: save 3 would have finished the step, so it is run again."""
     LOOKS.clear()

@@ -299,7 +299,8 @@ def test_an_undo_in_a_loop_without_a_try_inside() -> None:
 
 class UndoInTryInLoop(Base):
     def definition(self) -> Section[None]:
-        return S(For("loop", lambda: self.ready, Try(Step("a", self.count, undo=self.count))))
+        body: Statement[Never] = Try(Step("a", self.count, undo=self.count)).Except(ValueError)
+        return S(For("loop", lambda: self.ready, body))
 
 
 def test_an_undo_in_a_loop_with_a_try_inside_is_allowed() -> None:
@@ -380,5 +381,5 @@ class PlainInParallel(Base):
 
 
 def test_parallel_around_plain_steps_is_warned_of() -> None:
-    with pytest.warns(UserWarning, match="parallel"):
+    with pytest.warns(UserWarning, match="plain steps"):
         docs(PlainInParallel)

@@ -1,6 +1,7 @@
 """INTERFACES 4 and DESIGN 2: what can be read from a definition without an instance."""
 
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from pydantic import BaseModel, JsonValue
 
 from asyncflow import (
     After,
+    AsyncflowError,
     Case,
     Default,
     For,
@@ -40,7 +42,7 @@ from tests.scenarios.traced import Traced
 
 class Item(BaseModel):
     name: str
-    size: int = 0
+    price: Decimal = Decimal(0)
 
     @event(role="operator")
     def approve(self) -> None:
@@ -119,7 +121,7 @@ def test_every_schema_is_valid_and_says_its_dialect() -> None:
 def test_docs_of_an_event() -> None:
     add = docs_of(Agent)["events"]["add"]
     assert set(add) == {"input", "output", "role", "description", "awaited_at"}
-    assert add["awaited_at"] == ["loop/next", "again/add"]
+    assert sorted(add["awaited_at"]) == ["again/add", "loop/next"]
     assert add["description"] == "Put one in."
     assert sorted(add["role"]) == ["cook", "waiter"]
     assert add["input"]["required"] == ["name"]
@@ -146,11 +148,13 @@ def test_a_schema_that_was_given_is_the_one_that_is_shown() -> None:
 
 
 def test_inputs_are_schemas_for_validation_and_outputs_for_serialization() -> None:
-    """A field with a default need not come, and is always given."""
-    found = docs_of(Agent)
-    (given,) = [model for name, model in found["events"]["add"]["output"]["$defs"].items() if name == "Item"]
-    assert sorted(given["required"]) == ["name", "size"]
-    assert found["events"]["add"]["input"]["required"] == ["name"]
+    """A Decimal may come as a number or a string, and is always given as a string."""
+    add = docs_of(Agent)["events"]["add"]
+    takes, gives = Draft202012Validator(add["input"]), Draft202012Validator(add["output"])
+    assert takes.is_valid({"name": "nut", "price": 1.5})
+    assert takes.is_valid({"name": "nut", "price": "1.5"})
+    assert gives.is_valid([{"name": "nut", "price": "1.5"}])
+    assert not gives.is_valid([{"name": "nut", "price": 1.5}])
 
 
 def test_the_start_takes_the_fields_without_default_and_nothing_else() -> None:
@@ -175,10 +179,10 @@ def test_the_output_and_the_state() -> None:
     assert Draft202012Validator(found["output"]).is_valid("x")
     assert not Draft202012Validator(found["output"]).is_valid(1)
     assert {"goal", "items", "answer", "log"} <= set(found["state"]["properties"])
-    assert docs_of(Agent)["queries"]["total"] == {
-        "output": {"$schema": "https://json-schema.org/draft/2020-12/schema", "type": "integer"},
-        "description": "How many.",
-    }
+    total = found["queries"]["total"]
+    assert set(total) == {"output", "description"}
+    assert total["output"]["type"] == "integer"
+    assert total["description"] == "How many."
 
 
 class Everything(Traced):
@@ -272,7 +276,7 @@ def test_walk_does_not_go_inside_where_it_is_told_not_to() -> None:
     assert "sw/one/d" in found
 
 
-@pytest.mark.parametrize("path", [*STEPS[:20], "sel", "is_ready", "join", "return"])
+@pytest.mark.parametrize("path", [*STEPS, "sel", "is_ready", "join", "return"])
 def test_find_gives_the_statement_that_walk_visits(path: str) -> None:
     seen: dict[str, str] = {}
 
@@ -284,5 +288,5 @@ def test_find_gives_the_statement_that_walk_visits(path: str) -> None:
 
 
 def test_a_path_that_does_not_exist_is_not_found() -> None:
-    with pytest.raises(LookupError):
+    with pytest.raises((LookupError, AsyncflowError)):
         find(Everything, "sel/nowhere")

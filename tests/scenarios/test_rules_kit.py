@@ -63,8 +63,6 @@ class Trip(Traced):
 def test_it_runs_until_all_is_blocked() -> None:
     sim = simulate(Trip())
     assert sim.status == "Running"
-    assert sim.output is None
-    assert sim.error is None
     assert sim.waiting == {"confirm"}
     assert sim.steps == ["book_car", "car", "notify"]
     assert sim.threads == {"main": "wait"}
@@ -75,8 +73,10 @@ def test_it_runs_until_all_is_blocked() -> None:
     assert sim.state.log == ["notified", "confirmed by ann"]
 
 
-def test_the_class_may_be_given_where_every_field_has_a_default() -> None:
-    assert simulate(Trip).waiting == {"confirm"}
+def test_before_the_end_there_is_neither_output_nor_error() -> None:
+    sim = simulate(Trip())
+    assert sim.output is None
+    assert sim.error is None
 
 
 def test_the_clock_starts_where_it_is_told_and_moves_by_advance_alone() -> None:
@@ -132,15 +132,16 @@ def test_what_it_gives_out_is_a_copy() -> None:
     assert sim.steps == ["book_car", "car", "notify"]
 
 
-@pytest.mark.parametrize("key", [Trip.book_car, "book_car"])
-def test_a_held_step_stays_in_flight(key: str | Callable[..., Any]) -> None:
+@pytest.mark.parametrize("key, price", [(Trip.book_car, 13), ("book_car", 26)])
+def test_a_held_step_stays_in_flight(key: str | Callable[..., Any], price: int) -> None:
+    """The method is also the action of another step, which is held in its turn; the name is that of one alone."""
     sim = simulate(Trip(), hold={key})
     assert sim.running == {"book_car"}
     assert sim.steps == ["book_car"]
     held = sim.held(key)
     assert held.attempt == 1
     held.finish()
-    assert sim.state.price == 13
+    assert sim.state.price == price
 
 
 def test_a_held_step_may_be_given_its_result() -> None:
@@ -249,7 +250,7 @@ def test_every_crash_names_save_and_way_where_a_run_differs() -> None:
         sim: Simulation[Trip] = simulate(Trip())
         return len(sim.steps)
 
-    with pytest.raises(AssertionError, match="before"):
+    with pytest.raises(AssertionError, match=r"before|after"):
         every_crash(run)
 
 

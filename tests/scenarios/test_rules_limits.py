@@ -10,9 +10,7 @@ from asyncflow import (
     For,
     ForEach,
     Full,
-    Go,
     HandlerFailed,
-    If,
     On,
     Rejected,
     Retry,
@@ -191,32 +189,24 @@ def test_a_large_answer_is_given_but_not_kept() -> None:
     assert trace(run) == "told;told"
 
 
-class Begins(Traced):
+class Counts(Traced):
     n: int = 0
 
     @event
-    def begin(self) -> int:
+    def count(self) -> int:
         self.n += 1
         return self.n
 
     def definition(self) -> Section[None]:
-        return S(
-            For(
-                "loop",
-                True,
-                Select(
-                    "next", On(self.begin, If("first", lambda: self.n == 1, Go("child", WaitEvent("child goes on"))))
-                ),
-            )
-        )
+        return S(For("loop", True, Select("next", On(self.count))))
 
 
 def test_answers_of_a_week_ago_are_forgotten() -> None:
     """DESIGN 5: `seen` keeps ids for 7 days."""
-    run = evicted(Begins())
-    assert run.send(Begins.begin, idempotency_key="k") == 1
+    run = evicted(Counts())
+    assert run.send(Counts.count, idempotency_key="k") == 1
     run.advance(timedelta(days=6))
-    assert run.send(Begins.begin, idempotency_key="k") == 1
+    assert run.send(Counts.count, idempotency_key="k") == 1
     run.advance(timedelta(days=2))
-    assert run.send(Begins.begin, idempotency_key="other") == 2
-    assert run.send(Begins.begin, idempotency_key="k") == 3
+    assert run.send(Counts.count, idempotency_key="other") == 2
+    assert run.send(Counts.count, idempotency_key="k") == 3

@@ -240,9 +240,6 @@ class Threads(Traced):
     i: int = 0
     wg: int = 0
 
-    @event("event")
-    def on_event(self) -> None: ...
-
     def inc(self) -> None:
         self.i += 1
         self.wg += 1
@@ -264,7 +261,7 @@ class Threads(Traced):
 
 class Goroutines(Threads):
     def definition(self) -> Section[None]:
-        return S(self.five_threads(), WaitEvent(self.on_event), Step("done", self.mark, "done"))
+        return S(self.five_threads(), WaitEvent("event"), Step("done", self.mark, "done"))
 
 
 FIVE = [f"parallel/{number}" for number in range(1, 6)]
