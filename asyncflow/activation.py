@@ -50,9 +50,9 @@ class Activation:
     """The instance under decision, its body, and what came of it so far."""
 
     __slots__ = (
-        "answers", "body", "careful", "changed", "cramped", "dead", "definition", "document", "encoded", "history", "instance", "jitter", "now", "progress", "ready",
+        "answers", "body", "careful", "changed", "cramped", "dead", "definition", "document", "encoded", "events", "history", "instance", "jitter", "now", "progress", "ready",
         "records",
-        "statements", "strays",
+        "size", "statements", "strays",
     )  # fmt: skip
 
     def __init__(
@@ -67,6 +67,7 @@ class Activation:
         history: bool = True,
         jitter: float = 0.5,
         encoded: bool = True,
+        size: int = 0,
     ) -> None:
         self.definition = definition
         self.body = body
@@ -85,6 +86,10 @@ class Activation:
         """There is no room left in the document: nothing may be added to it."""
         self.encoded = encoded
         """Whether `seal` writes the document as JSON, and checks its size."""
+        self.size = size
+        """How many bytes the document had when it was loaded."""
+        self.events = False
+        """An event was handled or laid down: it may not take the room of results and steps."""
         self.document = b""
         """The document as JSON, without the state, once it is sealed."""
         self.progress = False
@@ -291,7 +296,7 @@ class Activation:
             self.check_items()
             if self.careful:
                 body.sync()
-                self._check_room()
+                self.check_room(event=self.events)
         except BaseException:
             if before:
                 raise DecideAgain from None
@@ -303,12 +308,18 @@ class Activation:
         self.progress = True
         return given
 
-    def _check_room(self) -> None:
+    def check_room(self, *, event: bool = False) -> None:
+        """Look whether the document still fits, event or not.
+
+        Raises:
+            Full: it would pass its limit.
+        """
         from asyncflow.codec import encode  # noqa: PLC0415
 
+        most = limits.DOCUMENT_EVENT_BYTES if event else limits.DOCUMENT_BYTES
         size = len(encode(self.instance)) + len(self.body.text)
-        if size > limits.DOCUMENT_BYTES or self.cramped:
-            raise Full(f"expected a document of at most {limits.DOCUMENT_BYTES} bytes, found {size}: nothing has changed")
+        if size > most and (size > self.size or self.cramped):
+            raise Full(f"expected a document of at most {most} bytes, found {size}: nothing has changed")
 
     def sync(self) -> None:
         """Write and validate the state now.

@@ -50,6 +50,7 @@ def take_event(act: Activation, message: Message, thread: Thread, place: Place, 
     """Run an event's handler and let its thread go on; a refusal changes nothing (rule 26)."""
     spec = act.definition.events[message.name]
     visit = thread.visit
+    act.events = True
     answer = b"null"
     if case.handler is not None:
         handler = case.handler
@@ -160,6 +161,12 @@ def _apply(act: Activation, thread: Thread, place: Place, message: Message) -> b
         act.touch()
         try:
             act.check_items()
+            if act.careful:
+                act.check_room()
+        except Full as error:
+            act.body.put(act.instance.state)
+            attempt_failed(act, thread, place, act.failure(error, place.path, thread.attempt), lost=False, fault=True)
+            return False
         except ValueError as error:
             act.body.put(act.instance.state)
             attempt_failed(act, thread, place, act.failure(error, place.path, thread.attempt), lost=False, fault=False)

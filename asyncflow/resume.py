@@ -182,6 +182,7 @@ def next_item(act: Activation, thread: Thread, place: Place) -> Place:
     """Go on with the next item of a ForEach in order, or behind it. The thread's last frame is the loop's."""
     frame = thread.frames[-1]
     frame.key = None
+    act.progress = True
     container = act.evaluate(thread, place.path, lambda: _container(place.statement.items()))
     while frame.begun < (len(container) if frame.keys is None else len(frame.keys)):
         key: str | int = frame.begun if frame.keys is None else frame.keys[frame.begun]

@@ -135,7 +135,8 @@ class Simulation(Generic[W_co]):
         body = self._definition.body(instance.state)
         # Whoever held a lease before this process began is gone.
         dead = instance.holders - {f"process-{self._process}"}
-        act = Activation(self._definition, body, instance, self._now, dead=dead)
+        size = sum(len(text) for text in self._stored or ())
+        act = Activation(self._definition, body, instance, self._now, dead=dead, size=size)
         for flight in self._flights:
             self._renew(act, flight)
         return act

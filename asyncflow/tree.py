@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from asyncflow.retry import Retry
 
 END: Final = "/end"
-"""The address behind the last statement of a thread. Paths never begin with a slash."""
+"""The address behind the last statement of a thread. No name is empty, so no statement of the user's has such an address."""
 
 UNDO: Final = "/undo"
 """What a position inside an undo has behind its step's address (rule 4)."""
@@ -205,7 +205,7 @@ def end_of(region: Region) -> Place:
 
 def again(place: Place, region: Region) -> Place:
     """The place behind the last statement of an item in order: on to the next item."""
-    back = Place("again", place.statement, "", place.path, place.at + "/again")
+    back = Place("again", place.statement, "", place.path, place.at + "//again")
     back.region = region
     back.next = place
     return back
@@ -260,9 +260,10 @@ class _Linker:
                 self.names[id(statement)] = ""
                 self.name(statement.body, taken, path)
             elif kind in ("try", "switch") and statement.name is None:
-                if f"\0{kind}" in taken:
-                    self.problem(path, f"a second {kind.capitalize()} without a name beside one needs a name", statement.source)
-                taken[f"\0{kind}"] = statement.source
+                if kind in taken:
+                    text = f"the name {kind!r}, by which a {kind.capitalize()} without a name is called, is taken: it needs a name"
+                    self.problem(path, text, statement.source)
+                taken[kind] = statement.source
                 self.names[id(statement)] = ""
                 self._name_parts(statement, taken, path)
             else:
@@ -443,7 +444,7 @@ class _Linker:
     def _try(self, place: Place, settings: Settings) -> None:
         statement = place.statement
         inner = place.inner = Region("try", place, place.region)
-        tried = Place("tried", statement, "", place.path, place.at + "/tried")
+        tried = Place("tried", statement, "", place.path, place.at + "//tried")
         tried.region, tried.next = inner, place.next
         self.scope.places[tried.at] = tried
         place.first = self.block(statement.body, place.path, place.at, inner, settings, tried)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Final, TypeVar
 
 from pydantic_core import from_json, to_json
 
 from asyncflow import limits
-from asyncflow.activation import Activation, DecideAgain
+from asyncflow.activation import Activation, Answer, DecideAgain
 from asyncflow.codec import encode
 from asyncflow.engine import advance, due_at
 from asyncflow.errors import Full, TooLarge
@@ -48,7 +49,7 @@ def decide(
         act.careful, act.cramped = careful or act.careful, cramped
         try:
             for message in messages:
-                answer = post(act, message)
+                answer = _cram(act, message) if cramped else post(act, message)
                 if answer is not None:
                     act.answers[message.id] = answer
             advance(act)
@@ -64,6 +65,17 @@ def decide(
             careful, cramped = True, careful
         else:
             return act, given
+
+
+def _cram(act: Activation, message: Message) -> Answer | None:
+    """Post to a document without room: an event is refused, a result becomes a fault, an operator's word may help."""
+    text = f"{act.instance.workflow}/{act.instance.id} has no room left: make room in its state, or send again later"
+    if message.kind == "event":
+        return Answer(429, error=Full(text))
+    if message.kind == "result" and message.failure is None:
+        failure = act.failure(TooLarge(text), message.name)
+        message = replace(message, failure=failure, fault=True, value=None, state=None)
+    return post(act, message)
 
 
 def seal(act: Activation, retention: timedelta | None = None) -> bool:
@@ -100,8 +112,10 @@ def seal(act: Activation, retention: timedelta | None = None) -> bool:
     if act.encoded:
         act.document = encode(instance)
         size = len(act.document) + len(instance.state)
-        if size > limits.DOCUMENT_BYTES:
-            raise TooLarge(f"expected a document of at most {limits.DOCUMENT_BYTES} bytes, found {size}")
+        laid = act.events or any(message.kind == "event" for message in instance.inbox)
+        most = limits.DOCUMENT_EVENT_BYTES if laid and not act.cramped else limits.DOCUMENT_BYTES
+        if size > most and size > act.size:
+            raise TooLarge(f"expected a document of at most {most} bytes, found {size}")
     return True
 
 

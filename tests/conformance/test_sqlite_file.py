@@ -247,6 +247,16 @@ def test_every_query_goes_through_an_index(store: SqliteStore, monkeypatch: pyte
     assert sum("SEARCH" in line for line in asked) >= 19
 
 
+def test_what_is_deleted_or_changed_leaves_no_row_behind(store: SqliteStore) -> None:
+    holders = frozenset(("host-1", "host-2"))
+    at = create(store, record(labels={"a": 1, "b": True, "c": None}, holders=holders), entries(1))
+    at = save(store, record(labels={"a": 2, "b": 1}, holders=frozenset(("host-2",))), at, entries(2))
+    rows = {"instances": 1, "labels": 2, "holders": 1, "history": 2}
+    assert {table: store._file.read(f"SELECT count(*) FROM {table}")[0][0] for table in rows} == rows
+    assert store.delete(ORDER, "o-1", at)
+    assert [store._file.read(f"SELECT * FROM {table}") for table in rows] == [[]] * 4
+
+
 # -- other processes ---------------------------------------------------------------------------------------------------
 
 
