@@ -14,6 +14,7 @@ from asyncflow.definition import Definition
 from asyncflow.errors import Awaited, Full, NotAwaited, NotFound, TerminalError, TooLarge
 from asyncflow.instance import Frame, Instance, Message, Stray, Thread, ThreadStatus
 from asyncflow.messages import OPERATOR, handle, settle, stands_still, take_event, taker, void_after_grace
+from asyncflow.post import answer_of, post
 from asyncflow.resume import Exhausted, check_forks, deadline, park_runaway, walk
 from asyncflow.retry import DEFAULT_RETRY
 from asyncflow.tree import Case, ItemGone, Place
@@ -400,3 +401,6 @@ def _due_of(act: Activation, thread: Thread, *, held: bool, paused: bool, failin
         known = {case.name for case in place.cases} if place is not None else set()
         return min((at for name, at in thread.deadlines.items() if at is not None and name in known), default=None)
     return None
+
+
+__all__ = ["advance", "answer_of", "at_rest", "awaits", "due_at", "not_awaited", "post", "start"]

@@ -156,7 +156,7 @@ def _apply(act: Activation, thread: Thread, place: Place, message: Message) -> b
     """Bring the result into the state; False when that is a fault of the code (rule 18)."""
     if place.plain:
         assert message.base is None or message.base == act.instance.state, "the state changed while it was held (rule 14)"
-        if message.state is not None:
+        if message.state is not None and message.state is not act.body.text:
             act.body.put(message.state)
         act.touch()
         try:

@@ -135,3 +135,11 @@ def _check_event(act: Activation, message: Message) -> Answer | None:
             text = f"the inbox of {act.instance.workflow}/{act.instance.id} is full ({len(events)} events): send again later"
             return Answer(429, error=Full(text))
     return None
+
+
+def answer_of(act: Activation, message: Message) -> Answer | None:
+    """The answer of a message that was laid down, None while it lies there (rule 28)."""
+    found = _seen_before(act, message)
+    if found is not None:
+        return found if found.status else None
+    return _post_to_ended(act, message) if act.instance.ended else None

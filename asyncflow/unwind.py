@@ -367,7 +367,8 @@ def _end_child(act: Activation, thread: Thread, signal: Signal) -> None:
 def leave_fork(act: Activation, parent: Thread, place: Place) -> Place | None:
     """Go on behind a fork whose children have all ended."""
     fork = parent.frames.pop()
-    undo_frame(parent, place.region).undos.extend(fork.undos)
+    # Branches hand theirs over when they end: in the order in which the steps finished they are undone.
+    undo_frame(parent, place.region).undos.extend(sorted(fork.undos, key=lambda entry: entry.done))
     if fork.error is not None:
         return leave(act, parent, place.region, raising(fork.error))
     if fork.cancelled:

@@ -314,6 +314,7 @@ class DeletePromises(StorePromises):
         assert listed(store) == ["o-2"]
         assert listed(store, filter="labels.size = 3") == []
         assert store.held_by("host-1") == []
+        assert store.processes() == set()
         assert store.unfit([ORDER]) == []
         assert store.due([ORDER], now=NOW, limit=9) == []
         assert store.expired([ORDER], now=NOW, limit=9) == []

@@ -220,6 +220,23 @@ def test_a_failed_flush_leaves_the_save_in_doubt(path: Path, disk: FaultyDisk) -
     store.close()
 
 
+def test_a_file_found_corrupt_is_written_no_more(path: Path, disk: FaultyDisk) -> None:
+    store = SqliteStore(path, vfs=disk.name)
+    at = create(store, record())
+    disk.fail(apsw.CorruptError, times=1)
+    for _ in range(2):
+        (outcome,) = store.commit([Write(record(rev=2), at)])
+        assert isinstance(outcome, Failed)
+        assert "corrupt and was left as it is" in outcome.error.message
+        disk.heal()
+    calls = len(disk.calls)
+    with pytest.raises(Unavailable, match="corrupt"):
+        store.delete(ORDER, "o-1", at)
+    assert len(disk.calls) == calls
+    assert read(store) == record()
+    store.close()
+
+
 def test_a_read_only_disk_is_refused_at_once(path: Path, disk: FaultyDisk) -> None:
     SqliteStore(path).close()
     disk.read_only = True

@@ -80,7 +80,8 @@ def look(sim: Simulation[Any]) -> Seen:
         output=sim.output,
         error=(failure.type, "" if cancelled else failure.message) if failure else None,
         waiting=frozenset(sim.waiting),
-        threads=tuple(sim.threads.items()),
+        # Main that has ended under a cancel, and waits for the others, stands nowhere.
+        threads=tuple((thread, path) for thread, path in sim.threads.items() if path),
         now=sim.now,
         steps=tuple(sim.steps),
     )

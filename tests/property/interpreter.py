@@ -41,6 +41,7 @@ from tests.property.programs import (
 
 BASES = {"Bang": ("Bang", "Boom", "Exception"), "Boom": ("Boom", "Exception"), "Cancelled": ("Cancelled",)}
 BASES["TerminalError"] = ("TerminalError", "Exception")
+SHIELDED_BRANCHES = True  # a branch begun in a Finally is part of it: a cancel does not interrupt it (PROTOCOL 29)
 DEFAULT_POLICY = Policy(max_attempts=20, delay=0, exhausted="pause")  # delay 0 stands for the default's seconds
 DEFAULT_DELAYS = (timedelta(seconds=1), timedelta(minutes=15))  # first delay, and where growing ends
 
@@ -350,7 +351,7 @@ class Walker:
 
     def branch(self, fork: Fork, name: str, body: list[Node], at: Place, ref: Ref | None = None) -> None:
         thread = self.spawn(name, at, ref=ref)
-        thread.fork, thread.shields = fork, min(at.thread.shields, 1)
+        thread.fork, thread.shields = fork, int(SHIELDED_BRANCHES and at.thread.shields > 0)
         fork.children.append(thread)
         item = thread.refs[-1] if ref else at.item
         thread.gen = self.whole(body, dataclasses.replace(at, thread=thread, frame=thread.frames[0], item=item))

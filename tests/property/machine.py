@@ -11,6 +11,7 @@ from tests.property.interpreter import (
     AtJoin,
     AtSelect,
     AtStep,
+    Block,
     Entry,
     Frame,
     Gone,
@@ -164,29 +165,32 @@ class Machine(Walker):
         """Make the next decision: a thread walks, a message or timer is handled, a condition is true."""
         if self.failing:
             return self.fail()
-        thread = next(filter(self.can_walk, self.threads), None)
-        if thread is not None:
-            self.walk(thread)
-            return True
-        return self.next_message_or_timer() or self.next_condition()
+        return self.walk_all() or self.next_message_or_timer() or self.next_condition()
 
-    def can_walk(self, thread: Thread) -> bool:
-        block = thread.block
-        if thread.outcome is not None:
-            return True
-        if isinstance(block, AtJoin):
-            return self.joined(thread, block.join)
-        return isinstance(block, AtFork) and not block.fork.children
+    def walk_all(self) -> bool:
+        """Every thread that can walks until it blocks, in order; then those go on that waited for what has ended."""
+        walkers = [thread for thread in self.threads if thread.outcome is not None]
+        for thread in list(self.threads):
+            if thread.outcome is not None and thread in self.threads and not (self.ended or self.failing):
+                self.walk(thread)
+        waiters = [] if self.failing else [thread for thread in self.threads if thread.outcome is None]
+        for thread in waiters:
+            thread.outcome = self.end_of_wait(thread, thread.block)
+        return bool(walkers) or any(thread.outcome is not None for thread in waiters)
+
+    def end_of_wait(self, thread: Thread, block: Block | None) -> tuple[None] | Signal | None:
+        """What a thread goes on with that has waited for others to end; None if it waits on."""
+        if isinstance(block, AtJoin) and self.joined(thread, block.join):
+            return (None,)
+        if not isinstance(block, AtFork) or block.fork.children:
+            return None
+        if block.fork.error is not None:
+            thread.owed = thread.owed and thread.shields > 0
+            return block.fork.error
+        return Stopped() if self.due_cancel(thread) else (None,)
 
     def walk(self, thread: Thread) -> None:
-        outcome, block = thread.outcome, thread.block
-        if outcome is None and isinstance(block, AtFork):
-            if block.fork.error is not None:
-                outcome = block.fork.error
-                thread.owed = thread.owed and thread.shields > 0
-            elif self.due_cancel(thread):
-                outcome = Stopped()
-        thread.outcome = None
+        outcome, thread.outcome = thread.outcome, None
         assert thread.gen is not None
         try:
             if isinstance(outcome, Signal):

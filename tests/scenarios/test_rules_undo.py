@@ -156,13 +156,12 @@ class Branches(Booking):
 
 
 def test_an_error_of_a_branch_undoes_the_others_and_what_came_before() -> None:
-    """The cancelled branch undoes itself; the finished one has handed its undos to the thread that waits."""
+    """Branches hand their undos to the thread that waits, which undoes the last finished first, whoever did it."""
     run = evicted(Branches())
-    assert sorted(run.state.log[1:]) == ["a", "b", "c"]
+    done = list(run.state.log)
+    assert sorted(done) == ["a", "b", "c", "first"]
     run.send("fail now")
-    undone = run.state.log[4:]
-    assert undone[0] == "-c"
-    assert undone[1:] == ["-b", "-a", "-first", "except"]
+    assert run.state.log[len(done) :] == [*(f"-{what}" for what in reversed(done)), "except"]
 
 
 class Item(BaseModel):
@@ -225,6 +224,33 @@ def test_the_undos_of_a_deleted_item_are_kept_by_the_try_around_the_loop() -> No
     run.send("go on")
     run.send("fail now")
     assert trace(run) == "x1;y1;y2;-y2;-y1;-x1;except"
+
+
+class ParallelItems(Items):
+    def quote(self, item: Item) -> str:
+        return item.name
+
+    def one(self, item: Item) -> Section[Never]:
+        return S(
+            Step("reserve", self.quote, item, then=self.mark, undo=self.release),
+            Select("wait", On("go on"), On("fail now", Raise(Broken("full")))),
+        )
+
+    def definition(self) -> Section[None]:
+        return S(
+            Try(
+                self.book("first"),
+                ForEach("items", lambda: self.items, self.one, parallel=5),
+            ).Except(Broken, self.step("except")),
+        )
+
+
+def test_an_error_of_an_item_undoes_the_others_and_what_came_before() -> None:
+    """The one that had ended, the cancelled and the failed one have all handed on theirs; last finished first."""
+    run = evicted(ParallelItems(items={name: Item(name=name) for name in "xyz"}))
+    run.send("go on", thread="items/x")
+    run.send("fail now", thread="items/z")
+    assert trace(run) == "first;x;y;z;-z0;-y0;-x0;-first;except"
 
 
 class FromGo(Booking):

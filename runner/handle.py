@@ -1,0 +1,305 @@
+"""`Handle`: one instance, driven from Python. Every call is typed by the method it names."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
+
+from pydantic_core import to_json
+
+from asyncflow import Defines, Failure, Status, Workflow, engine, limits
+from asyncflow.activation import Activation
+from asyncflow.definition import Definition
+from asyncflow.errors import NotApplicable, NotFound, WorkflowCancelled, WorkflowFailed
+from asyncflow.instance import Message, ThreadStatus
+from asyncflow.requests import encode_input, event_of, outcome_of, request_hash, typed_answer
+from asyncflow.views import place_paths
+from runner.bell import Patience
+from runner.deliver import POLL_SECONDS
+from runner.records import Loaded
+from runner.stores.base import Key
+
+if TYPE_CHECKING:
+    from runner.runner import Runner
+
+I = TypeVar("I")  # noqa: E741
+R = TypeVar("R")
+W_co = TypeVar("W_co", covariant=True)
+
+Event = Callable[..., Any] | str
+
+
+class Handle(Generic[W_co]):
+    """One instance, `PizzaOrder/o-1`. Every property reads the store; the first use of one that is not there raises `NotFound`."""
+
+    id: str
+
+    def __init__(self, runner: Runner, definition: Definition[Any], id: str) -> None:  # noqa: A002
+        self.id = id
+        self._runner = runner
+        self._definition = definition
+        self._key = Key(definition.name, id)
+
+    def __repr__(self) -> str:
+        return f"<Handle {self._key.workflow}/{self.id}>"
+
+    # -- events and queries --------------------------------------------------------------------------------------------
+
+    @overload
+    def send(
+        self,
+        event: Callable[[Any], R],
+        /,
+        *,
+        thread: str | None = None,
+        caller: str | None = None,
+        idempotency_key: str | None = None,
+        timeout: float = 10,
+    ) -> R: ...
+    @overload
+    def send(
+        self,
+        event: Callable[[Any, I], R],
+        input: I,  # noqa: A002
+        /,
+        *,
+        thread: str | None = None,
+        caller: str | None = None,
+        idempotency_key: str | None = None,
+        timeout: float = 10,
+    ) -> R: ...
+    @overload
+    def send(
+        self,
+        event: str,
+        input: object = None,  # noqa: A002
+        /,
+        *,
+        thread: str | None = None,
+        caller: str | None = None,
+        idempotency_key: str | None = None,
+        timeout: float = 10,
+    ) -> Any: ...
+    def send(
+        self,
+        event: Any,
+        input: Any = None,  # noqa: A002
+        /,
+        *,
+        thread: str | None = None,
+        caller: str | None = None,
+        idempotency_key: str | None = None,
+        timeout: float = limits.PATIENCE_SECONDS,
+    ) -> Any:
+        """Deliver an event and give its handler's value.
+
+        Args:
+            event: The method that handles it, or its name (then it is untyped, and checked against the schema).
+            timeout: Seconds to wait for the answer of an event that has to lie until its turn comes.
+
+        Raises:
+            Pending: it is stored and will be handled; sending again with its key gets the answer.
+            Rejected, NotAwaited, InvalidInput, NotFound, Ended, Full, HandlerFailed: it was refused, nothing has changed.
+            AnswerDropped: it was handled long ago.
+            Unavailable: the store is away. Repeat with an `idempotency_key`.
+        """
+        name = event_of(self._definition, event)
+        value = encode_input(input)
+        message = self._message("event", idempotency_key, name=name, thread=thread, caller=caller, value=value)
+        answer = self._runner.delivery.deliver(self._definition, self._key, message, patience=timeout)
+        return typed_answer(self._definition, name, answer)
+
+    def _message(
+        self, kind: str, key: str | None, *, name: str = "", thread: str | None = None, caller: str | None = None, value: bytes | None = None
+    ) -> Message:
+        return Message(
+            key or secrets.token_hex(16),
+            kind,
+            self._runner.store.now(),
+            caller=caller,
+            thread=thread,
+            name=name,
+            value=value,
+            keyed=key is not None,
+            hash=request_hash(kind, name, thread, value),
+        )
+
+    @overload
+    def query(self, query: Callable[[Any], R], /) -> R: ...
+    @overload
+    def query(self, query: str, /) -> Any: ...
+    def query(self, query: Any, /) -> Any:
+        """Give what a query says of the last saved state."""
+        name = query if isinstance(query, str) else query.__name__
+        spec = self._definition.queries.get(name)
+        if spec is None:
+            known = ", ".join(sorted(self._definition.queries)) or "none"
+            raise NotFound(f"{self._definition.name} has no query {name!r}; it has: {known}")
+        return getattr(self.state, spec.method)()
+
+    # -- the end -------------------------------------------------------------------------------------------------------
+
+    def result(self: Handle[Defines[R]], timeout: float | None = None) -> R:
+        """Wait for the end, also through a pause, and give the output.
+
+        Args:
+            timeout: Seconds; None waits for ever.
+
+        Raises:
+            WorkflowFailed: it failed; `failure` says how.
+            WorkflowCancelled: it was cancelled or killed.
+            TimeoutError: it has not ended in time.
+        """
+        handle = cast("Handle[Any]", self)
+        until = None if timeout is None else time.monotonic() + timeout
+        waiting = Patience()
+        handle._runner.bell.listen(handle._key, waiting.hear)
+        polls, rest = iter(POLL_SECONDS), POLL_SECONDS[-1]
+        try:
+            while True:
+                instance = handle._loaded().instance()
+                if instance.ended:
+                    return cast("R", handle._outcome(instance))
+                left = None if until is None else until - time.monotonic()
+                if left is not None and left <= 0:
+                    raise TimeoutError(f"{handle._key.workflow}/{handle.id} has not ended within {timeout} s; it is {instance.status}")
+                rest = next(polls, rest)
+                waiting.wait(rest if left is None else min(left, rest))
+        finally:
+            handle._runner.bell.leave(handle._key, waiting.hear)
+
+    def _outcome(self, instance: Any) -> Any:
+        if instance.status is Status.Failed:
+            raise WorkflowFailed(instance.error)
+        if instance.status is Status.Cancelled:
+            raise WorkflowCancelled(f"{self._key.workflow}/{self.id} was cancelled")
+        return self._typed_output(instance.output)
+
+    def _typed_output(self, output: Any) -> Any:
+        return None if output is None else self._definition.output.validate_json(to_json(output))
+
+    # -- what it is now ------------------------------------------------------------------------------------------------
+
+    def _loaded(self) -> Loaded:
+        return Loaded(self._definition, self._runner.delivery.get(self._key))
+
+    def _activation(self) -> Activation:
+        return self._loaded().activate(self._runner.store.now(), history=False)
+
+    @property
+    def state(self) -> W_co:
+        """The typed workflow, a copy."""
+        return cast("W_co", self._definition.codec.parse(self._loaded().state)[0])
+
+    @property
+    def output(self: Handle[Defines[R]]) -> R | None:
+        """What main returned, None while it has not."""
+        handle = cast("Handle[Any]", self)
+        return cast("R | None", handle._typed_output(handle._loaded().instance().output))
+
+    @property
+    def status(self) -> Status:
+        """What it is doing."""
+        stored = self._runner.delivery.get(self._key)
+        return Status.Paused if stored.reason is not None else Status(stored.record.status)
+
+    @property
+    def error(self) -> Failure | None:
+        """The error of an instance that failed, or of the first parked thread."""
+        instance = self._loaded().instance()
+        if instance.error is not None:
+            return instance.error
+        return next((thread.error for thread in instance.threads.values() if thread.status is ThreadStatus.Paused), None)
+
+    @property
+    def waiting(self) -> set[str]:
+        """The names of the events it would take now."""
+        act = self._activation()
+        return set() if act.instance.ended else {one.event for one in engine.awaits(act)}
+
+    @property
+    def threads(self) -> dict[str, str]:
+        """Where each thread is, by its path."""
+        return place_paths(self._activation())
+
+    # -- verbs ---------------------------------------------------------------------------------------------------------
+
+    def _operate(self, verb: str, key: str | None, if_pc: int | None, *, thread: str | None = None, value: object = None) -> None:
+        text = None if value is None else encode_input(value)
+        message = self._message(verb, key, thread=thread, value=text)
+        answer = self._runner.delivery.deliver(self._definition, self._key, message, patience=0, if_pc=if_pc)
+        outcome_of(answer)
+
+    def cancel(self, *, idempotency_key: str | None = None, if_pc: int | None = None) -> None:
+        """Raise `Cancelled` in every thread; a second cancel does nothing."""
+        self._operate("cancel", idempotency_key, if_pc)
+
+    def kill(self, *, idempotency_key: str | None = None, if_pc: int | None = None) -> None:
+        """End it at once, without cleanup."""
+        self._operate("kill", idempotency_key, if_pc)
+
+    def pause(self, *, idempotency_key: str | None = None, if_pc: int | None = None) -> None:
+        """Stop what would begin; what runs may finish into the inbox."""
+        self._operate("pause", idempotency_key, if_pc)
+
+    def resume(self, *, idempotency_key: str | None = None, if_pc: int | None = None) -> None:
+        """Lift a pause, and look again at what this code could not read before."""
+        self._operate("resume", idempotency_key, if_pc)
+
+    def retry(self, thread: str = "main", *, idempotency_key: str | None = None, if_pc: int | None = None) -> None:
+        """Try a parked thread again, or one in backoff now.
+
+        Raises:
+            NotApplicable: it is neither.
+        """
+        self._operate("retry", idempotency_key, if_pc, thread=thread)
+
+    def skip(
+        self, thread: str = "main", value: object = None, *, idempotency_key: str | None = None, if_pc: int | None = None
+    ) -> None:
+        """Go on behind the statement at which a thread is parked or in backoff, with *value* as its result."""
+        self._operate("skip", idempotency_key, if_pc, thread=thread, value=value)
+
+    def goto(
+        self,
+        path: str,
+        thread: str = "main",
+        *,
+        idempotency_key: str | None = None,
+        if_pc: int | None = None,
+        dry_run: bool = False,
+    ) -> None:
+        """Move a thread: comes with a later release."""
+        raise NotApplicable("goto comes with a later release")
+
+    def edit(
+        self, changes: Mapping[str, Any], *, idempotency_key: str | None = None, if_pc: int | None = None, dry_run: bool = False
+    ) -> None:
+        """Change the state by hand: comes with a later release."""
+        raise NotApplicable("edit comes with a later release")
+
+    def delete(self) -> None:
+        """Delete an ended instance with its history.
+
+        Raises:
+            NotApplicable: it has not ended.
+        """
+        while True:
+            stored = self._runner.delivery.get(self._key)
+            if not Status(stored.record.status).ended:
+                raise NotApplicable(f"{self._key.workflow}/{self.id} has not ended ({self.status}): cancel or kill it first")
+            if self._runner.store.delete(self._key.workflow, self.id, stored.revision):
+                return
+
+    def history(self) -> Iterator[Mapping[str, Any]]:
+        """Give every transition, the oldest first."""
+        self._runner.delivery.get(self._key)
+        token: str | None = None
+        while True:
+            page = self._runner.store.history(self._key.workflow, self.id, page_token=token)
+            yield from page.entries
+            token = page.next_page_token
+            if token is None:
+                return

@@ -1,0 +1,126 @@
+"""Between the engine's instance and the store's record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from pydantic_core import from_json, to_json
+
+from asyncflow.activation import Activation
+from asyncflow.codec import decode
+from asyncflow.definition import Body, Definition
+from asyncflow.instance import Instance, Message
+from runner.stores.base import Record, Revision, Stored, Write
+
+
+def write_of(act: Activation, expected: Revision | None, *, history: bool) -> Write:
+    """The write of a sealed activation; *expected* None creates the instance."""
+    instance = act.instance
+    entries = from_json(to_json(act.records)) if history and act.records else ()
+    record = Record(
+        workflow=instance.workflow,
+        id=instance.id,
+        uid=instance.uid,
+        rev=instance.rev,
+        status=instance.status.value,
+        document=act.document,
+        state=instance.state,
+        created_at=instance.created_at,
+        updated_at=instance.updated_at,
+        due_at=instance.due_at,
+        expires_at=instance.expires_at,
+        labels=instance.labels,
+        holders=instance.holders,
+        unplaced=instance.unplaced,
+    )
+    return Write(record, expected, entries)
+
+
+def _applies(ahead: Message | None, instance: Instance, body: Body[Any]) -> bool:
+    """Whether that result will be the first thing handled, so that its state may be there already."""
+    if ahead is None or ahead.state is not body.text or instance.control.pause is not None:
+        return False
+    leases = [thread.lease for thread in instance.threads.values() if thread.lease is not None and thread.lease.alone]
+    return any(lease.token == ahead.token and lease.till is not None for lease in leases)
+
+
+class Loaded:
+    """A document as it was loaded or saved last, from which decisions are made, again and again if need be."""
+
+    __slots__ = ("_body", "_definition", "_document", "_instance", "_state", "revision")
+
+    def __init__(self, definition: Definition[Any], stored: Stored) -> None:
+        self._definition = definition
+        self._document = stored.record.document
+        self._state = stored.record.state
+        self._instance: Instance | None = None
+        self._body: Body[Any] | None = None
+        self.revision = stored.revision
+
+    @property
+    def state(self) -> bytes:
+        """The state as JSON text."""
+        return self._state
+
+    def keep(self, act: Activation, revision: Revision) -> None:
+        """Go on from what *act* decided, now that it is saved: nothing has to be read back."""
+        self._instance, self._body = act.instance, act.body
+        self._document, self._state = act.document, act.instance.state
+        self.revision = revision
+
+    def keep_unchanged(self, act: Activation) -> None:
+        """Go on from the values of an activation that changed nothing."""
+        self._instance, self._body = act.instance, act.body
+
+    def release(self) -> None:
+        """Give the body back to its pool."""
+        if self._body is not None:
+            self._definition.release(self._body)
+        self._instance = self._body = None
+
+    def activate(
+        self,
+        now: datetime,
+        *,
+        dead: Callable[[frozenset[str]], frozenset[str]] | None = None,
+        jitter: float = 0.5,
+        history: bool = True,
+        ahead: Message | None = None,
+    ) -> Activation:
+        """Give an activation of it, from the texts if a decision was made on the values before.
+
+        Args:
+            ahead: The result of a plain step whose body, kept here, already holds the state it left.
+
+        Raises:
+            Unavailable: this code cannot read the document (rule 23).
+            InvalidState: the state does not fit the class (rule 23).
+        """
+        instance, self._instance = self._instance, None
+        body, self._body = self._body, None
+        if instance is None:
+            instance = decode(self._document, self._state)
+        fits = body is not None and not body.dirty
+        if not (fits and body is not None and (body.text is instance.state or _applies(ahead, instance, body))):
+            body = self._definition.body(instance.state)
+        holders = instance.holders if dead is not None else frozenset[str]()
+        return Activation(
+            self._definition,
+            body,
+            instance,
+            now,
+            dead=dead(holders) if dead is not None and holders else frozenset(),
+            jitter=jitter,
+            history=history,
+            size=len(self._document) + len(self._state),
+        )
+
+    def instance(self) -> Instance:
+        """The instance as values of its own.
+
+        Raises:
+            Unavailable: this code cannot read the document (rule 23).
+        """
+        return decode(self._document, self._state)

@@ -1,0 +1,284 @@
+"""`Runner`: workflows on a store, with or without workers in this process."""
+
+from __future__ import annotations
+
+import builtins
+import hashlib
+import os
+import re
+import secrets
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Final, Protocol, Self, TypeVar, cast
+
+from asyncflow import Status, Workflow, limits
+from asyncflow.activation import Activation
+from asyncflow.definition import Definition
+from asyncflow.errors import Malformed, NotFound
+from asyncflow.requests import request_hash
+from runner.activity import Plan
+from runner.bell import Bell
+from runner.committer import Committer
+from runner.deliver import Delivery
+from runner.handle import Handle
+from runner.stores import open_store
+from runner.stores.base import Key, Store
+from runner.stores.encoding import utc_now
+from runner.worker import Worker
+
+W = TypeVar("W", bound=Workflow)
+
+CONCURRENCY: Final = 64
+"""How many attempts run at once unless told: more than a database pool has, far less than threads a process can hold."""
+ID: Final = re.compile(r"[A-Za-z0-9_-]{1,128}\Z")
+NO_IDS: Final = frozenset({"docs", "definition", "graph"})
+"""What stands in the place of an id in HTTP paths."""
+DELETE_AT_ONCE: Final = 200
+"""How many expired instances one sweep deletes: the rest is for the next."""
+
+
+class Clock(Protocol):
+    """What tells the time: the host's clock, or one under test."""
+
+    def now(self) -> datetime:
+        """The present instant, aware, in UTC."""
+        ...
+
+
+class Runner:
+    """Runs workflows: starts, finds and drives their instances; with `with runner:` local workers run their steps.
+
+    A Runner sees, runs, sweeps and lists only the workflows it was given; several Runners with different ones may share a store.
+    Without `with runner:` start and send save and decide, and no step runs here.
+
+    Args:
+        workflows: The workflow classes.
+        store: `sqlite:///file.db`, `memory://`.
+        scheduler: `local`: threads of this process and the store's due index.
+        retention: How long ended instances stay, for all or by workflow name; None: until they are deleted.
+        concurrency: How many attempts run at once in this process.
+        history: Whether transitions are kept; a timedelta keeps those of ended instances that long.
+        clock: For tests: what tells the time.
+        lease: How long a step's lease holds without a renewal; above every step's time-out but the renewed ones.
+        watch_copies: Look after each action of a `then` step whether it has changed its copy, as `simulate` does (slow).
+
+    Raises:
+        DefinitionError: a workflow has problems: all of them, with path and source line.
+        Malformed: a store or scheduler that is none.
+    """
+
+    def __init__(
+        self,
+        workflows: Sequence[type[Workflow]],
+        /,
+        *,
+        store: str = "sqlite:///asyncflow.db",
+        scheduler: str = "local",
+        retention: timedelta | Mapping[str, timedelta] | None = None,
+        concurrency: int = CONCURRENCY,
+        history: bool | timedelta = True,
+        clock: Clock | None = None,
+        lease: timedelta = timedelta(seconds=limits.LEASE_SECONDS),
+        watch_copies: bool = False,
+    ) -> None:
+        self.definitions: dict[str, Definition[Any]] = {}
+        for workflow in workflows:
+            definition = Definition.of(workflow)
+            if definition.name in self.definitions:
+                raise Malformed(f"two workflows are called {definition.name!r}: give one of them a name=")
+            self.definitions[definition.name] = definition
+        if scheduler != "local":
+            raise Malformed(f"expected the scheduler 'local', found {scheduler!r}")
+        if concurrency < 1:
+            raise Malformed(f"concurrency is at least 1, found {concurrency}")
+        self._retention = retention
+        self._history = history
+        self._clock = clock
+        self._lease = lease
+        self._concurrency = concurrency
+        self._watch_copies = watch_copies
+        self.process = f"{os.getpid()}-{secrets.token_hex(6)}"
+        """This Runner's name in leases."""
+        self.store: Store = open_store(store, clock=clock.now if clock is not None else utc_now)
+        self.bell = Bell()
+        self._committer = Committer(self.store)
+        self.delivery = Delivery(
+            self.store,
+            self._committer,
+            self.bell,
+            retention=self._retention_of,
+            history=history is not False,
+            woken=self._woken,
+        )
+        self._worker: Worker | None = None
+
+    @classmethod
+    def from_env(cls, workflows: Sequence[type[Workflow]], /) -> Self:
+        """Make a Runner from ASYNCFLOW_STORE, ASYNCFLOW_CONCURRENCY, ASYNCFLOW_RETENTION, ASYNCFLOW_HISTORY (durations: seconds)."""
+        environment = os.environ
+        arguments: dict[str, Any] = {}
+        if "ASYNCFLOW_STORE" in environment:
+            arguments["store"] = environment["ASYNCFLOW_STORE"]
+        if "ASYNCFLOW_SCHEDULER" in environment:
+            arguments["scheduler"] = environment["ASYNCFLOW_SCHEDULER"]
+        problems: list[str] = []
+
+        def number(name: str, take: Callable[[float], None]) -> None:
+            text = environment.get(name)
+            if text is not None:
+                try:
+                    take(float(text))
+                except ValueError:
+                    problems.append(f"{name}: expected a number, found {text!r}")
+
+        number("ASYNCFLOW_CONCURRENCY", lambda value: arguments.update(concurrency=int(value)))
+        number("ASYNCFLOW_RETENTION", lambda value: arguments.update(retention=timedelta(seconds=value)))
+        history = environment.get("ASYNCFLOW_HISTORY", "").lower()
+        if history in ("true", "false"):
+            arguments["history"] = history == "true"
+        elif history:
+            number("ASYNCFLOW_HISTORY", lambda value: arguments.update(history=timedelta(seconds=value)))
+        if problems:
+            raise Malformed("; ".join(problems))
+        return cls(workflows, **arguments)
+
+    # -- instances -----------------------------------------------------------------------------------------------------
+
+    def start(
+        self, workflow: W, /, *, id: str | None = None, idempotency_key: str | None = None, caller: str | None = None  # noqa: A002, ARG002
+    ) -> Handle[W]:
+        """Start an instance from an object.
+
+        Args:
+            id: `[A-Za-z0-9_-]{1,128}`; default: made from the key's hash, or random.
+            idempotency_key: The same start with the same key gives the first handle.
+
+        Raises:
+            AlreadyExists: the id is taken, by another start.
+            KeyReused: the key has started something else.
+            Malformed: the id cannot be one.
+            InvalidState: the object's state cannot be stored.
+        """
+        definition = self._definition(type(workflow))
+        state = definition.codec.dump(workflow)
+        hash_ = request_hash("start", definition.name, None, state)
+        if id is None:
+            id = self._id_of(idempotency_key)  # noqa: A001
+        check_id(id)
+        key = None if idempotency_key is None else (idempotency_key, hash_)
+        self.delivery.start(definition, state, id=id, uid=secrets.token_hex(16), key=key)
+        return Handle(self, definition, id)
+
+    @staticmethod
+    def _id_of(key: str | None) -> str:
+        if key is None:
+            return secrets.token_urlsafe(16).replace("_", "-").strip("-") or secrets.token_hex(16)
+        return hashlib.sha256(key.encode()).hexdigest()[:32]
+
+    def get(self, workflow: type[W], id: str, /) -> Handle[W]:  # noqa: A002
+        """Give a handle; it reads nothing, so it does not say whether the instance is there."""
+        check_id(id)
+        return Handle(self, self._definition(workflow), id)
+
+    def list(self, workflow: type[W], /, *, status: Status | None = None, filter: str | None = None) -> Iterator[Handle[W]]:  # noqa: A002
+        """Give the instances, newest first; what is started meanwhile moves nothing."""
+        definition = self._definition(workflow)
+        token: str | None = None
+        while True:
+            page = self.store.list([definition.name], status=status, filter=filter or "", page_token=token)
+            for item in page.items:
+                yield Handle(self, definition, item.id)
+            token = page.next_page_token
+            if token is None:
+                return
+
+    def _definition(self, workflow: type[Workflow]) -> Definition[Any]:
+        definition = self.definitions.get(workflow.__workflow_name__)
+        if definition is None or definition.cls is not workflow:
+            known = ", ".join(self.definitions) or "none"
+            raise NotFound(f"this Runner was not given {workflow.__name__}; it has: {known}")
+        return definition
+
+    # -- workers -------------------------------------------------------------------------------------------------------
+
+    def __enter__(self) -> Self:
+        """Begin to work: leases of dead processes lapse at once, due instances go on."""
+        if self.store.knows_processes:
+            self.store.enter(self.process)
+        plan = Plan(lease=self._lease, retention=None, history=self._history is not False)
+        worker = Worker(
+            self.store,
+            self._committer,
+            self.bell,
+            self.definitions,
+            plan,
+            concurrency=self._concurrency,
+            process=self.process,
+            watch_copies=self._watch_copies,
+            on_sweep=self._sweep,
+            retention=self._retention_of,
+        )
+        worker.start()
+        self._worker = worker
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """Drain: take nothing more, let what runs end, and close the store."""
+        self.drain()
+        self.close()
+
+    def drain(self, patience: float | None = None) -> None:
+        """Stop the workers; what runs may end within *patience* seconds (25)."""
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            worker.stop() if patience is None else worker.stop(patience)
+
+    def close(self) -> None:
+        """Finish pending saves and close the store."""
+        self.drain()
+        self._committer.close()
+        self.store.close()
+
+    def wait_idle(self, timeout: float = 10) -> bool:
+        """Wait until no action runs and nothing is due; False when *timeout* seconds were not enough."""
+        return self._worker is None or self._worker.wait_idle(timeout)
+
+    def _woken(self, key: Key, act: Activation) -> None:
+        worker = self._worker
+        if worker is None:
+            return
+        due = act.instance.due_at
+        if act.instance.threads and (due is not None and due <= act.now):
+            worker.wake(key)
+        else:
+            # What is at work on it holds an older document; a later deadline may be the first one now.
+            worker.wake_if_at_work(key)
+            if due is not None:
+                worker.look_out()
+
+    # -- sweeping ------------------------------------------------------------------------------------------------------
+
+    def _retention_of(self, workflow: str) -> timedelta | None:
+        if isinstance(self._retention, Mapping):
+            return cast("Mapping[str, timedelta]", self._retention).get(workflow)
+        return cast("timedelta | None", self._retention)
+
+    def _sweep(self, now: datetime) -> None:
+        """Delete what has expired and forget old history; nothing of a live instance is ever swept."""
+        names = builtins.list(self.definitions)
+        for workflow, id_ in self.store.expired(names, now=now, limit=DELETE_AT_ONCE):
+            stored = self.store.get(workflow, id_)
+            if stored is not None and Status(stored.record.status).ended:
+                self.store.delete(workflow, id_, stored.revision)
+        if isinstance(self._history, timedelta):
+            self.store.prune_history(names, before=now - self._history)
+
+
+def check_id(id: str) -> None:  # noqa: A002
+    """Check an id once, at the edge.
+
+    Raises:
+        Malformed: it cannot be one.
+    """
+    if not ID.match(id) or id in NO_IDS:
+        raise Malformed(f"an id matches [A-Za-z0-9_-]{{1,128}} and is none of {', '.join(sorted(NO_IDS))}; found {id!r}")

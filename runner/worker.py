@@ -1,0 +1,462 @@
+"""The worker: answers the requests of activities on one event loop, and looks for due work.
+
+Saves go to the committer, actions to `Execution`; everything else happens on the loop, so that no activity needs a lock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import secrets
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Mapping
+from concurrent.futures import Future
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from asyncflow import limits
+from asyncflow.definition import Definition
+from asyncflow.instance import Message
+from asyncflow.retry import DEFAULT_RETRY
+from runner.activity import Activity, Begin, Gather, Gathered, Load, Look, Plan, Request, Save, Sleep, Stop, Unfit, View, Wake
+from runner.bell import Bell
+from runner.committer import Committer
+from runner.execution import Execution, StallWatch
+from runner.stores.base import Key, Outcome, Saved, Store
+
+LOG = logging.getLogger(__name__)
+
+LOOK_SECONDS: Final = 0.2
+"""How often the store is asked whether another process has written: work made due there begins well within a second."""
+RECOVER_SECONDS: Final = 10.0
+"""How often dead processes are looked for, besides the start: the sweep period (DESIGN 5)."""
+DRAIN_SECONDS: Final = 25.0
+"""How long a stop waits for running actions: within the 30 s that orchestrators give after SIGTERM."""
+HAND_OUT: Final = 256
+"""How many due instances are asked for at once."""
+STORE_AWAY_SECONDS: Final = 1.0
+"""How long the look-out rests when the store does not answer."""
+
+
+class _Seat:
+    """One activity and what it waits for."""
+
+    __slots__ = ("gathered", "gathering", "key", "loop", "timer", "woken")
+
+    def __init__(self, key: Key, loop: Generator[Request, Any, None]) -> None:
+        self.key = key
+        self.loop = loop
+        self.gathered = Gathered()
+        self.gathering = False
+        self.timer: asyncio.TimerHandle | None = None
+        self.woken = False
+        """A wake-up came while it was busy: it has to look once more before it leaves."""
+
+
+class Worker:
+    """Runs the due instances of some workflows, as many attempts at once as `concurrency` says."""
+
+    def __init__(
+        self,
+        store: Store,
+        committer: Committer,
+        bell: Bell,
+        definitions: Mapping[str, Definition[Any]],
+        plan: Plan,
+        *,
+        concurrency: int,
+        process: str,
+        watch_copies: bool = False,
+        on_sweep: Callable[[datetime], None] | None = None,
+        retention: Callable[[str], timedelta | None] = lambda _: None,
+    ) -> None:
+        self._store = store
+        self._committer = committer
+        self._bell = bell
+        self._definitions = definitions
+        self._plans = {name: replace(plan, retention=retention(name)) for name in definitions}
+        self._concurrency = concurrency
+        self._process = process
+        self._watch_copies = watch_copies
+        self._on_sweep = on_sweep
+        self._names = list(definitions)
+        self._seats: dict[Key, _Seat] = {}
+        self._owners: dict[str, _Seat] = {}
+        """Whose attempt it is, by token."""
+        self._starved: deque[Key] = deque()
+        self._reserved = 0
+        self._draining = False
+        self._outcomes: list[tuple[_Seat, Outcome]] = []
+        self._outcomes_lock = threading.Lock()
+        self._tokens = secrets.token_hex
+        self._thread: threading.Thread | None = None
+        self._idle_waiters: list[Future[None]] = []
+
+    # -- life ----------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to work, on a thread of its own."""
+        ready: Future[None] = Future()
+        self._thread = threading.Thread(target=self._main, args=(ready,), name="asyncflow-worker", daemon=True)
+        self._thread.start()
+        ready.result()
+
+    def _main(self, ready: Future[None]) -> None:
+        async def main() -> None:
+            self._loop = asyncio.get_running_loop()
+            self._nudge = asyncio.Event()
+            self._stopped = asyncio.Event()
+            self._execution = Execution(
+                self._loop, places=self._concurrency, now=self._store.now, ended=self._attempt_ended, watch_copies=self._watch_copies
+            )
+            watch = StallWatch(self._loop)
+            watch.start()
+            try:
+                self._recover()
+                ready.set_result(None)
+                await self._look_out()
+            finally:
+                watch.close()
+                self._execution.close()
+
+        try:
+            asyncio.run(main())
+        except BaseException as error:
+            if not ready.done():
+                ready.set_exception(error)
+            else:
+                LOG.exception("the worker has stopped")
+            raise
+
+    def stop(self, patience: float = DRAIN_SECONDS) -> None:
+        """Take nothing more, let what runs end within *patience* seconds, give back what was stopped (rule 15)."""
+        if self._thread is None or not self._thread.is_alive():
+            return
+        drained = asyncio.run_coroutine_threadsafe(self._drain(patience), self._loop)
+        drained.result()
+        self._thread.join()
+
+    async def _drain(self, patience: float) -> None:
+        self._draining = True
+        deadline = time.monotonic() + patience
+        while self._seats and time.monotonic() < deadline:
+            await asyncio.sleep(0.01)
+        if self._seats:
+            left = self._execution.stop_all()
+            if left:
+                LOG.warning("%d sync actions did not end within %s s: their leases will lapse", len(left), patience)
+            deadline = time.monotonic() + 2.0  # what was cancelled is given back in one more write
+            while self._execution.running > len(left) and time.monotonic() < deadline:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.05)
+        self._stopped.set()
+        self._nudge.set()
+
+    async def _come_to_rest(self, patience: float) -> bool:
+        deadline = time.monotonic() + patience
+        while time.monotonic() < deadline:
+            self._hand_out()
+            await asyncio.sleep(0)
+            if not self._seats and not self._starved and not self._outcomes:
+                return True
+            await asyncio.sleep(0.001)
+        return False
+
+    def wait_idle(self, patience: float) -> bool:
+        """Wait until nothing is at work and nothing is due now; False when *patience* seconds were not enough."""
+        return bool(asyncio.run_coroutine_threadsafe(self._come_to_rest(patience), self._loop).result())
+
+    # -- from other threads --------------------------------------------------------------------------------------------
+
+    def wake(self, key: Key, *, written: bool = True) -> None:
+        """Look at an instance now; from any thread. A hint: doubled, late or invented ones do no harm (rule 21)."""
+        if self._thread is not None and self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._wake, key, written)
+
+    def wake_if_at_work(self, key: Key) -> None:
+        """Tell whatever works on an instance that it was written; from any thread."""
+        if key in self._seats:
+            self.wake(key)
+
+    def look_out(self) -> None:
+        """Ask the store for due work now; from any thread."""
+        if self._thread is not None and self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._nudge.set)
+
+    @property
+    def healthy(self) -> bool:
+        """Whether sync steps can be begun."""
+        return self._execution.healthy
+
+    @property
+    def busy(self) -> int:
+        """How many instances are at work."""
+        return len(self._seats)
+
+    # -- looking for work ----------------------------------------------------------------------------------------------
+
+    def _recover(self) -> None:
+        """Wake what dead processes hold, and what other code could not place or read."""
+        gone = self._store.dead(self._store.processes() - {self._process})
+        for process in gone:
+            for key in self._store.held_by(process):
+                self._wake(Key(*key), False)
+        for key in self._store.unfit(self._names):
+            self._wake(Key(*key), False)
+
+    async def _look_out(self) -> None:
+        recovered = time.monotonic()
+        changed = self._store.changed()
+        while not self._stopped.is_set():
+            try:
+                if not self._draining:
+                    self._hand_out()
+                    if time.monotonic() - recovered >= RECOVER_SECONDS:
+                        recovered = time.monotonic()
+                        self._recover()
+                        if self._on_sweep is not None:
+                            self._on_sweep(self._store.now())
+                changed = await self._rest(changed)
+            except Exception:
+                LOG.exception("looking for due work failed; trying again")
+                await asyncio.sleep(STORE_AWAY_SECONDS)
+
+    def _hand_out(self) -> None:
+        room = min(HAND_OUT, 4 * self._concurrency - len(self._seats))
+        if room <= 0:
+            return
+        for key in self._store.due(self._names, now=self._store.now(), limit=room, process=self._process):
+            self._wake(Key(*key), False)
+
+    async def _rest(self, changed: Any) -> Any:
+        """Wait until something is due, another process has written, or somebody nudges."""
+        due = self._store.next_due(self._names)
+        until = time.monotonic() + RECOVER_SECONDS
+        if due is not None:
+            wait = max((due - self._store.now()).total_seconds(), 0.0)
+            # Clocks under test stand still: then the poll below looks again, and an advance nudges.
+            until = min(until, time.monotonic() + wait)
+        while True:
+            rest = until - time.monotonic()
+            if rest <= 0:
+                await asyncio.sleep(0)
+                return changed
+            try:
+                await asyncio.wait_for(self._nudge.wait(), min(rest, LOOK_SECONDS))
+            except TimeoutError:
+                now_changed = self._store.changed()
+                if now_changed != changed:
+                    self._bell.ring_all()
+                    return now_changed
+            else:
+                self._nudge.clear()
+                return changed
+
+    def _wake(self, key: Key, written: bool) -> None:
+        seat = self._seats.get(key)
+        if seat is not None:
+            if written:
+                seat.woken = True
+                if seat.gathering:
+                    self._stale(seat)
+            return
+        definition = self._definitions.get(key.workflow)
+        if definition is None or self._draining:
+            return
+        seat = _Seat(key, Activity(definition, key, self._plans[key.workflow]).run())
+        self._seats[key] = seat
+        self._answer(seat, None)
+
+    # -- answering requests --------------------------------------------------------------------------------------------
+
+    def _answer(self, seat: _Seat, value: Any) -> None:
+        """Hand *value* to the activity, and answer what it asks next as far as that can be done at once."""
+        try:
+            while True:
+                request = seat.loop.send(value)
+                kind = type(request)
+                if kind is Look:
+                    value = self._view()
+                elif kind is Load:
+                    value = self._store.get(request.key.workflow, request.key.id)  # type: ignore[union-attr]
+                elif kind is Begin:
+                    value = None
+                    self._reserved -= len(request.runs)  # type: ignore[union-attr]
+                    for run in request.runs:  # type: ignore[union-attr]
+                        self._owners[run.token] = seat
+                        self._execution.begin(run)
+                elif kind is Save:
+                    self._submit(seat, request)  # type: ignore[arg-type]
+                    return
+                elif kind is Gather:
+                    if self._gather(seat, request):  # type: ignore[arg-type]
+                        value, seat.gathered = seat.gathered, Gathered()
+                        continue
+                    return
+                else:
+                    value = self._rarely(seat, request)
+                    if value is seat:
+                        return
+        except StopIteration:
+            self._leave(seat)
+        except Exception:
+            LOG.exception("%s/%s: its activity failed; it is looked at again when it is due", *seat.key)
+            self._leave(seat, failed=True)
+
+    def _rarely(self, seat: _Seat, request: Request) -> Any:
+        """Answer the other requests; the seat itself stands for "later"."""
+        if isinstance(request, Wake):
+            if request.starved:
+                self._starved.append(request.key)
+            else:
+                self._note_due(request.at)
+            return None
+        if isinstance(request, Stop):
+            for token in request.cancelled:
+                self._execution.tell(token)
+            for token in request.gone:
+                self._execution.stop(token)
+            return None
+        if isinstance(request, Sleep):
+            self._loop.call_later(request.seconds, self._answer, seat, None)
+            return seat
+        assert isinstance(request, Unfit)
+        self._set_aside(request)
+        return None
+
+    def _view(self) -> View:
+        room = 0 if self._draining else max(self._concurrency - self._execution.running - self._reserved, 0)
+        return View(
+            now=self._store.now(),
+            room=room,
+            reserve=self._reserve,
+            tokens=self._token,
+            jitter=random.random(),  # noqa: S311 - it spreads retries, it keeps no secret
+            process=self._process if self._store.knows_processes else None,
+            dead=self._dead,
+            cancelled=self._execution.cancelled,
+        )
+
+    def _token(self) -> str:
+        return self._tokens(16)
+
+    def _reserve(self, places: int) -> None:
+        self._reserved += places
+
+    def _dead(self, holders: frozenset[str]) -> frozenset[str]:
+        others = holders - {self._process}
+        return frozenset(self._store.dead(others)) if others else frozenset()
+
+    def _submit(self, seat: _Seat, request: Save) -> None:
+        write, answers = request.write, request.answers
+
+        def told(outcome: Outcome) -> None:
+            if isinstance(outcome, Saved):
+                self._bell.tell(answers)
+                self._bell.ring(seat.key)
+            with self._outcomes_lock:
+                self._outcomes.append((seat, outcome))
+                first = len(self._outcomes) == 1
+            if first:
+                self._loop.call_soon_threadsafe(self._hear_outcomes)
+
+        self._committer.submit(write, told)
+
+    def _hear_outcomes(self) -> None:
+        with self._outcomes_lock:
+            outcomes, self._outcomes = self._outcomes, []
+        for seat, outcome in outcomes:
+            self._answer(seat, outcome)
+
+    # -- attempts ------------------------------------------------------------------------------------------------------
+
+    def _attempt_ended(self, token: str, message: Message | None) -> None:
+        seat = self._owners.pop(token, None)
+        if seat is None:
+            return
+        if message is None:
+            seat.gathered.released.append(token)
+        else:
+            seat.gathered.messages.append(message)
+        if seat.gathering:
+            # Not at once: results that are ready in this turn of the loop go into one write (rule 14).
+            seat.gathering = False
+            self._cancel_timer(seat)
+            self._loop.call_soon(self._gathered, seat)
+        self._feed_starved()
+
+    def _gathered(self, seat: _Seat) -> None:
+        value, seat.gathered = seat.gathered, Gathered()
+        self._answer(seat, value)
+
+    def _gather(self, seat: _Seat, request: Gather) -> bool:
+        """True when something has happened already."""
+        if seat.woken:
+            seat.woken = False
+            seat.gathered.stale = True
+        if seat.gathered.messages or seat.gathered.released or seat.gathered.stale:
+            return True
+        seat.gathering = True
+        if request.until is not None:
+            seconds = max((request.until - self._store.now()).total_seconds(), 0.0)
+            seat.timer = self._loop.call_later(seconds, self._due_while_running, seat)
+        return False
+
+    def _due_while_running(self, seat: _Seat) -> None:
+        seat.timer = None
+        if seat.gathering:
+            seat.gathering = False
+            self._gathered(seat)
+
+    def _stale(self, seat: _Seat) -> None:
+        seat.woken = False
+        seat.gathered.stale = True
+        seat.gathering = False
+        self._cancel_timer(seat)
+        self._loop.call_soon(self._gathered, seat)
+
+    @staticmethod
+    def _cancel_timer(seat: _Seat) -> None:
+        if seat.timer is not None:
+            seat.timer.cancel()
+            seat.timer = None
+
+    # -- the end of an activity ----------------------------------------------------------------------------------------
+
+    def _leave(self, seat: _Seat, *, failed: bool = False) -> None:
+        self._seats.pop(seat.key, None)
+        for token in [token for token, owner in self._owners.items() if owner is seat]:
+            del self._owners[token]
+        if seat.woken and not failed and not self._draining:
+            self._loop.call_soon(self._wake, seat.key, False)
+        self._feed_starved()
+
+    def _feed_starved(self) -> None:
+        while self._starved and self._concurrency > self._execution.running + self._reserved and not self._draining:
+            key = self._starved.popleft()
+            if key not in self._seats:
+                self._loop.call_soon(self._wake, key, False)
+                return
+        if self._draining:
+            self._starved.clear()
+
+    def _note_due(self, at: datetime) -> None:
+        if (at - self._store.now()).total_seconds() < RECOVER_SECONDS:
+            self._nudge.set()
+
+    def _set_aside(self, request: Unfit) -> None:
+        """Try again by the default policy what this code cannot read, then park it in the columns (rule 23)."""
+        stored = request.stored
+        record = stored.record
+        LOG.warning("%s/%s cannot be read by this code: %s", record.workflow, record.id, request.reason)
+        newer = "or older" in request.reason
+        if not newer and stored.tries + 1 >= limits.RETRY_ATTEMPTS:
+            self._store.park(record.workflow, record.id, stored.revision, request.reason)
+        else:
+            delay = DEFAULT_RETRY.delay_after(min(stored.tries + 1, limits.RETRY_ATTEMPTS), random.random())  # noqa: S311
+            until = self._store.now() + max(delay, timedelta(seconds=limits.RETRY_DELAY_SECONDS))
+            self._store.defer(record.workflow, record.id, stored.revision, until=until)
