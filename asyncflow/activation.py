@@ -6,7 +6,7 @@ An activation owns its instance: it was loaded for it, and is saved or dropped a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -50,9 +50,9 @@ class Activation:
     """The instance under decision, its body, and what came of it so far."""
 
     __slots__ = (
-        "answers", "body", "careful", "changed", "cramped", "dead", "definition", "document", "encoded", "events", "history", "instance", "jitter", "now", "progress", "ready",
+        "_alone", "answers", "body", "careful", "changed", "cramped", "dead", "definition", "document", "encoded", "events", "history", "instance", "items_changed", "jitter", "now", "progress", "ready",
         "records",
-        "size", "statements", "strays",
+        "size", "statements", "strays", "threads_ended",
     )  # fmt: skip
 
     def __init__(
@@ -68,6 +68,7 @@ class Activation:
         jitter: float = 0.5,
         encoded: bool = True,
         size: int = 0,
+        placed: bool = False,
     ) -> None:
         self.definition = definition
         self.body = body
@@ -99,8 +100,16 @@ class Activation:
         self.statements = 0
         self.ready = True
         """A thread may be able to walk."""
-        self.strays = True
-        """Positions have not been looked up yet (rule 24)."""
+        self.strays = not placed
+        """Positions have not been looked up by this code yet (rule 24)."""
+        self.items_changed = not placed
+        """The state has changed since it was looked whether items are gone."""
+        self.threads_ended = not placed
+        """A thread has ended since it was looked who waited for it."""
+        self._alone: Thread | None = None
+        for thread in instance.threads.values():
+            if thread.lease is not None and thread.lease.alone:
+                self._alone = thread
 
     # -- counting and noting -------------------------------------------------------------------------------------------
 
@@ -305,7 +314,7 @@ class Activation:
         finally:
             CURRENT.reset(token)
         self.touch()
-        self.progress = True
+        self.progress = self.items_changed = True
         return given
 
     def check_room(self, *, event: bool = False) -> None:
@@ -343,9 +352,10 @@ class Activation:
             ValueError: it has: whoever did it has failed.
         """
         for thread in self.instance.threads.values():
-            for frame in thread.frames:
-                if frame.size and frame.at:
-                    self._check_size(thread, frame)
+            if len(thread.frames) > 1:
+                for frame in thread.frames:
+                    if frame.size:
+                        self._check_size(thread, frame)
 
     def _check_size(self, thread: Thread, frame: Frame) -> None:
         try:
@@ -373,6 +383,9 @@ class Activation:
 
     def place_of(self, thread: Thread) -> Place | None:
         """Where a thread stands, None where the code knows no such place or its item is gone."""
+        top = thread.frames[0]
+        if len(thread.frames) == 1 and not top.items and top.phase != "undo":
+            return self.body.root.places.get(thread.position)
         try:
             return self.body.place_of(thread)
         except ItemGone:
@@ -383,26 +396,26 @@ class Activation:
     @property
     def held(self) -> Thread | None:
         """The thread whose plain step runs now (rule 13)."""
-        for thread in self.instance.threads.values():
-            if thread.lease is not None and thread.lease.alone:
-                return thread
-        return None
+        thread = self._alone
+        if thread is not None and (thread.lease is None or not thread.lease.alone):
+            thread = self._alone = None
+        return thread
+
+    def hold(self, thread: Thread) -> None:
+        """Note that the lease just given to *thread* is alone."""
+        self._alone = thread
 
     def settle_status(self) -> None:
         """Show what the threads make of the instance."""
         instance = self.instance
         if instance.ended:
             return
-        paused = (
-            instance.control.pause is not None
-            or any(thread.status is ThreadStatus.Paused for thread in instance.threads.values())
-            or any(message.kind == "pause" for message in instance.inbox)
-        )
+        paused = instance.control.pause is not None
+        for thread in instance.threads.values():
+            paused = paused or thread.status is ThreadStatus.Paused
+        for message in instance.inbox:
+            paused = paused or message.kind == "pause"
         instance.status = Status.Paused if paused else Status.Running
-
-    def walkers(self) -> Iterator[Thread]:
-        """The threads that may walk, main first, then in order of creation."""
-        return (thread for thread in self.in_order() if thread.status is ThreadStatus.Resuming and self.alive(thread))
 
 
 def truth(value: Any) -> bool:

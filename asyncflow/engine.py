@@ -71,9 +71,13 @@ def _move(act: Activation) -> bool:
         return check_ends(act)
     if act.ready:
         act.ready = False
-        drop_gone(act)
+        waiting = act.threads_ended or (act.items_changed and len(act.instance.threads) > 1)
+        if act.items_changed:
+            act.items_changed = False
+            drop_gone(act)
         moved = _walk_all(act)
-        if not act.instance.ended:
+        if (waiting or act.threads_ended) and not act.instance.ended:
+            act.threads_ended = False
             moved = check_forks(act) or moved
             moved = check_ends(act) or moved
         if moved or act.ready:
@@ -84,10 +88,10 @@ def _move(act: Activation) -> bool:
 
 def _walk_all(act: Activation, only: str | None = None) -> bool:
     moved = False
-    for thread in act.walkers():
-        if only is not None and thread.id != only:
+    for thread in act.in_order():
+        if thread.status is not ThreadStatus.Resuming or thread.stray is not None or (only is not None and thread.id != only):
             continue
-        if thread.stray is not None:
+        if not act.alive(thread):
             continue
         if act.cramped:
             text = f"the document would pass {limits.DOCUMENT_BYTES} bytes: make room in the state, then retry"
@@ -103,7 +107,8 @@ def _walk_all(act: Activation, only: str | None = None) -> bool:
 def _stop_walking(act: Activation) -> None:
     """10,000 statements: save as it is, due now; a thread that changed nothing by them is parked (rule 11)."""
     if not act.progress:
-        for thread in act.walkers():
+        walking = (thread for thread in act.in_order() if thread.status is ThreadStatus.Resuming)
+        for thread in walking:
             park_runaway(act, thread)
             break
     act.touch()

@@ -128,6 +128,8 @@ def _take_one(
     thread.attempt += 1
     thread.retry_at = None
     thread.lease = Lease(token, till, by, alone)
+    if alone:
+        act.hold(thread)
     own = place if body is act.body else body.place_of(thread)
     assert own is not None
     step = own.statement

@@ -159,6 +159,7 @@ def _apply(act: Activation, thread: Thread, place: Place, message: Message) -> b
         if message.state is not None and message.state is not act.body.text:
             act.body.put(message.state)
         act.touch()
+        act.items_changed = True
         try:
             act.check_items()
             if act.careful:

@@ -231,7 +231,7 @@ def remove(act: Activation, thread: Thread) -> None:
     act.instance.threads.pop(thread.id, None)
     act.touch()
     act.record("thread", thread, ended=True)
-    act.ready = True
+    act.ready = act.threads_ended = True
 
 
 def _await_others(act: Activation, main: Thread) -> None:
@@ -241,6 +241,7 @@ def _await_others(act: Activation, main: Thread) -> None:
 
 
 def _stand_at_end(act: Activation, thread: Thread) -> None:
+    act.threads_ended = True
     thread.frames[0].phase = "ending"
     thread.visit = act.touch()
     thread.position, thread.status, thread.since = END, ThreadStatus.Waiting, act.now
@@ -410,7 +411,7 @@ def cancel_thread(act: Activation, thread: Thread) -> None:
         thread.frames[-1].cancelled = True
         for child in children_of(act, thread):
             cancel_thread(act, child)
-        act.ready = True
+        act.ready = act.threads_ended = True
         return
     raise_cancelled(act, thread, place)
 

@@ -121,6 +121,9 @@ def seal(act: Activation, retention: timedelta | None = None) -> bool:
 
 def _trim_seen(act: Activation) -> None:
     seen = act.instance.seen
+    oldest = act.now - SEEN_FOR
+    if len(seen) <= ANSWERS_COUNTED_FROM and not (seen and seen[0].at is not None and seen[0].at < oldest):
+        return
     bare = [one for one in seen if not one.status]
     if len(bare) > limits.SEEN_BARE_IDS:
         drop = {id(one) for one in bare[: len(bare) - limits.SEEN_BARE_IDS]}
@@ -128,7 +131,6 @@ def _trim_seen(act: Activation) -> None:
     kept = len(seen) - min(len(bare), limits.SEEN_BARE_IDS)
     if not kept:
         return
-    oldest = act.now - SEEN_FOR
     while seen and ((seen[0].at is not None and seen[0].at < oldest) or len(seen) > limits.SEEN_IDS + limits.SEEN_BARE_IDS):
         del seen[0]
     if kept > ANSWERS_COUNTED_FROM:

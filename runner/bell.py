@@ -18,34 +18,38 @@ class Bell:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._listeners: dict[Key, list[Heard]] = {}
+        self._mourners: dict[Key, list[Heard]] = {}
         self._answers: dict[str, Callable[[Answer], None]] = {}
 
-    def listen(self, key: Key, heard: Heard) -> None:
-        """Call *heard* after every save of *key*, until `leave`. It must not block."""
+    def listen(self, key: Key, heard: Heard, *, end_only: bool = False) -> None:
+        """Call *heard* after every save of *key*, or only when it has ended, until `leave`. It must not block."""
         with self._lock:
-            self._listeners.setdefault(key, []).append(heard)
+            (self._mourners if end_only else self._listeners).setdefault(key, []).append(heard)
 
     def leave(self, key: Key, heard: Heard) -> None:
         """Stop listening."""
         with self._lock:
-            listeners = self._listeners.get(key, [])
-            if heard in listeners:
-                listeners.remove(heard)
-            if not listeners:
-                self._listeners.pop(key, None)
+            for waiting in (self._listeners, self._mourners):
+                listeners = waiting.get(key, [])
+                if heard in listeners:
+                    listeners.remove(heard)
+                if not listeners:
+                    waiting.pop(key, None)
 
-    def ring(self, key: Key) -> None:
-        """Tell those who listen to *key*."""
-        if self._listeners:
+    def ring(self, key: Key, *, ended: bool) -> None:
+        """Tell those who listen to *key*, which was just saved."""
+        if self._listeners or (ended and self._mourners):
             with self._lock:
                 listeners = list(self._listeners.get(key, ()))
+                if ended:
+                    listeners += self._mourners.get(key, ())
             for heard in listeners:
                 heard()
 
     def ring_all(self) -> None:
         """Tell everybody: another process has written, nobody knows what."""
         with self._lock:
-            listeners = [heard for waiting in self._listeners.values() for heard in waiting]
+            listeners = [heard for waiting in (self._listeners, self._mourners) for each in waiting.values() for heard in each]
         for heard in listeners:
             heard()
 

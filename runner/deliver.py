@@ -194,7 +194,7 @@ class Delivery:
         return stored
 
     def _after(self, key: Key, act: Activation) -> None:
-        self._bell.ring(key)
+        self._bell.ring(key, ended=act.instance.ended)
         self._woken(key, act)
 
     @contextmanager

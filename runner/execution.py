@@ -37,6 +37,8 @@ class Execution:
         self._ended = ended
         self._watch_copies = watch_copies
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._expired: set[str] = set()
+        """Async attempts that were cancelled because their time is over."""
         self._threads = _Threads(loop)
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._cancelled: set[str] = set()
@@ -102,22 +104,35 @@ class Execution:
     # -- async ---------------------------------------------------------------------------------------------------------
 
     def _begin_task(self, run: Run, call: Callable[[], Any]) -> None:
-        context = contextvars.copy_context()
-        context.run(CURRENT.set, run.context)
-        task = self._loop.create_task(self._drive(run, call), name=f"{run.context.workflow}/{run.context.id} {run.path}", context=context)
+        task = self._loop.create_task(self._drive(run, call), name=f"{run.context.workflow}/{run.context.id} {run.path}")
         self._tasks[run.token] = task
 
+    def _expire(self, token: str) -> None:
+        task = self._tasks.get(token)
+        if task is not None:
+            self._expired.add(token)
+            task.cancel()
+
     async def _drive(self, run: Run, call: Callable[[], Any]) -> None:
+        CURRENT.set(run.context)
         began = time.monotonic()
+        seconds = run.timeout.total_seconds()
+        timer = self._loop.call_later(seconds, self._expire, run.token)
         message: Message | None
         try:
-            async with asyncio.timeout(run.timeout.total_seconds()):
-                value = await call()
+            value = await call()
             message = finished(run, value, at=self._now(), took_ms=_since(began), watch_copy=self._watch_copies)
         except asyncio.CancelledError:
-            message = None if run.idempotent else failed(run, TimeoutError("the worker was stopped"), at=self._now())
+            if run.token in self._expired:
+                message = failed(run, TimeoutError(f"ran past its timeout of {seconds:g} s"), at=self._now(), took_ms=_since(began))
+            elif run.idempotent:
+                message = None
+            else:
+                message = failed(run, TimeoutError("the worker was stopped"), at=self._now(), took_ms=_since(began))
         except BaseException as error:  # noqa: BLE001 - whatever an action raises is the attempt's failure
             message = failed(run, error, at=self._now(), took_ms=_since(began))
+        timer.cancel()
+        self._expired.discard(run.token)
         self._tasks.pop(run.token, None)
         self._cancelled.discard(run.token)
         self._ended(run.token, message)

@@ -155,7 +155,7 @@ class Handle(Generic[W_co]):
         handle = cast("Handle[Any]", self)
         until = None if timeout is None else time.monotonic() + timeout
         waiting = Patience()
-        handle._runner.bell.listen(handle._key, waiting.hear)
+        handle._runner.bell.listen(handle._key, waiting.hear, end_only=True)
         polls, rest = iter(POLL_SECONDS), POLL_SECONDS[-1]
         try:
             while True:

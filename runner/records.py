@@ -100,6 +100,7 @@ class Loaded:
         """
         instance, self._instance = self._instance, None
         body, self._body = self._body, None
+        placed = instance is not None and not instance.unplaced
         if instance is None:
             instance = decode(self._document, self._state)
         fits = body is not None and not body.dirty
@@ -115,6 +116,7 @@ class Loaded:
             jitter=jitter,
             history=history,
             size=len(self._document) + len(self._state),
+            placed=placed,
         )
 
     def instance(self) -> Instance:

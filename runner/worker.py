@@ -26,7 +26,7 @@ from runner.activity import Activity, Begin, Gather, Gathered, Load, Look, Plan,
 from runner.bell import Bell
 from runner.committer import Committer
 from runner.execution import Execution, StallWatch
-from runner.stores.base import Key, Outcome, Saved, Store
+from runner.stores.base import ENDED, Key, Outcome, Saved, Store
 
 LOG = logging.getLogger(__name__)
 
@@ -92,7 +92,8 @@ class Worker:
         self._draining = False
         self._outcomes: list[tuple[_Seat, Outcome]] = []
         self._outcomes_lock = threading.Lock()
-        self._tokens = secrets.token_hex
+        # Seeded once by the system: tokens tell attempts apart, they keep no secret, and a system call each would cost more than a step.
+        self._random = random.Random(secrets.randbits(256))  # noqa: S311
         self._thread: threading.Thread | None = None
         self._idle_waiters: list[Future[None]] = []
 
@@ -335,14 +336,14 @@ class Worker:
             room=room,
             reserve=self._reserve,
             tokens=self._token,
-            jitter=random.random(),  # noqa: S311 - it spreads retries, it keeps no secret
+            jitter=self._random.random(),
             process=self._process if self._store.knows_processes else None,
             dead=self._dead,
             cancelled=self._execution.cancelled,
         )
 
     def _token(self) -> str:
-        return self._tokens(16)
+        return f"{self._random.getrandbits(128):032x}"
 
     def _reserve(self, places: int) -> None:
         self._reserved += places
@@ -357,7 +358,7 @@ class Worker:
         def told(outcome: Outcome) -> None:
             if isinstance(outcome, Saved):
                 self._bell.tell(answers)
-                self._bell.ring(seat.key)
+                self._bell.ring(seat.key, ended=write.record.status in ENDED)
             with self._outcomes_lock:
                 self._outcomes.append((seat, outcome))
                 first = len(self._outcomes) == 1

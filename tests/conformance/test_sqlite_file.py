@@ -14,7 +14,7 @@ import pytest
 
 from asyncflow.errors import AlreadyExists, Malformed, Unavailable
 from runner.stores import open_store, sqlite_file
-from runner.stores.base import Write
+from runner.stores.base import Failed, Saved, Write
 from runner.stores.filters import parse_filter
 from runner.stores.memory import MemoryStore
 from runner.stores.sqlite import SqliteStore
@@ -244,7 +244,17 @@ def test_every_query_goes_through_an_index(store: SqliteStore, monkeypatch: pyte
                 query = page_query(ORDER, status, parse_filter(text, store.filterable, "SQLite"), after, 9)
                 store._file.read(query.sql, query.bindings)
     assert [line for line in asked if "SCAN" in line or "TEMP B-TREE" in line] == []
+    assert sum("instances_status (workflow=? AND status=?" in line for line in asked) >= 3
     assert sum("SEARCH" in line for line in asked) >= 19
+
+
+def test_what_only_sqlite_refuses_stops_no_other_write(store: SqliteStore) -> None:
+    bad = [record("bad", rev=2**63), record("bad", document="text"), record("\ud800"), record("bad", uid=None)]
+    writes = [write for number, one in enumerate(bad) for write in (record(f"o-{number}"), one)]
+    outcomes = store.commit([Write(one, None, entries(1)) for one in writes])
+    assert [type(outcome) for outcome in outcomes] == [Saved, Failed] * len(bad)
+    assert all(isinstance(failed(outcome), Malformed) for outcome in outcomes[1::2])
+    assert sorted(listed(store)) == [f"o-{number}" for number in range(len(bad))]
 
 
 def test_what_is_deleted_or_changed_leaves_no_row_behind(store: SqliteStore) -> None:
@@ -342,16 +352,21 @@ def test_a_child_made_by_fork_neither_keeps_the_parents_name_nor_its_connections
 store = SqliteStore(sys.argv[1])
 store.enter("host-1")
 create(store, record("parent"), entries(1))
-store.get(ORDER, "parent"); store.changed()
+store.get(ORDER, "parent")
+store.changed()
+parents = [store._file._writer, store._file._watcher, *store._file._idle]
 back, forth = os.pipe()
 child = os.fork()
 if child == 0:
     create(store, record("child"), entries(1))
     save(store, record("parent", rev=2), revision(store, "parent"), entries(2))
+    own = [store._file._writer, *store._file._idle]
+    assert len(parents) == 3 and len(own) == 2 and not any(one is other for one in own for other in parents)
     os.write(forth, b"x")
     sys.stdin.readline()
     sys.exit(0)
-os.read(back, 1)
+os.close(forth)
+assert os.read(back, 1) == b"x"
 save(store, record("parent", rev=3), revision(store, "parent"), entries(3))
 say(child)
 os.kill(os.getpid(), signal.SIGKILL)

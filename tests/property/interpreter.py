@@ -156,7 +156,14 @@ class AtFork:
     fork: Fork
 
 
-Block = AtStep | AtSelect | AtJoin | AtFork
+@dataclass(eq=False)
+class Ready:
+    """Between what has been left and the Except or Finally that takes over: the thread walks on in its turn."""
+
+    path: str = ""
+
+
+Block = AtStep | AtSelect | AtJoin | AtFork | Ready
 Walk = Generator[Block, Any, Any]
 Guarded = Generator[Block, Any, Signal | None]
 
@@ -415,13 +422,11 @@ class Walker:
             (h for h in node.handlers if isinstance(leaving, Raised | Stopped) and matches(h, leaving)), None
         )
         if handler is not None and isinstance(leaving, Raised | Stopped):
-            if handler.noted:
-                note(self.state, f"caught {leaving.type} {leaving.message}", (), Item)
-            name = f"except {'|'.join(handler.errors)}"
-            leaving = yield from self.guarded(self.body(handler.body, at.within(name)))
+            leaving = yield from self.guarded(self.handled(handler, leaving, at))
             leaving = yield from self.undone(leaving, at)
         if node.final is not None:
             at.thread.shields += 1
+            yield Ready()
             own = yield from self.guarded(self.body(node.final, at.within("finally")))
             at.thread.shields -= 1
             cancel = self.due_cancel(at.thread)
@@ -429,6 +434,12 @@ class Walker:
                 return (yield from self.undone(own, at))
             return Stopped() if cancel else leaving
         return leaving
+
+    def handled(self, handler: Handler, leaving: Raised | Stopped, at: Place) -> Walk:
+        yield Ready()
+        if handler.noted:
+            note(self.state, f"caught {leaving.type} {leaving.message}", (), Item)
+        yield from self.body(handler.body, at.within(f"except {'|'.join(handler.errors)}"))
 
     def due_cancel(self, thread: Thread) -> bool:
         """At the end of a Finally or an undo: whether a cancel becomes what follows."""

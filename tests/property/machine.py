@@ -17,6 +17,7 @@ from tests.property.interpreter import (
     Gone,
     Place,
     Raised,
+    Ready,
     Ref,
     Signal,
     Stopped,
@@ -111,10 +112,11 @@ class Machine(Walker):
     def cancel(self) -> str:
         if self.ended:
             return "Ended"
-        self.cancelling = True
-        for thread in list(self.threads):
-            self.stop(thread)
-        self.settle()
+        if not self.cancelling:
+            self.cancelling = True
+            for thread in list(self.threads):
+                self.stop(thread)
+            self.settle()
         return "ok"
 
     def look(self) -> Seen:
@@ -174,9 +176,17 @@ class Machine(Walker):
             if thread.outcome is not None and thread in self.threads and not (self.ended or self.failing):
                 self.walk(thread)
         waiters = [] if self.failing else [thread for thread in self.threads if thread.outcome is None]
-        for thread in waiters:
-            thread.outcome = self.end_of_wait(thread, thread.block)
-        return bool(walkers) or any(thread.outcome is not None for thread in waiters)
+        ended = [(thread, outcome) for thread in waiters if (outcome := self.end_of_wait(thread, thread.block))]
+        for thread, outcome in ended:
+            self.go_on(thread, outcome)
+        return bool(walkers) or bool(ended)
+
+    def go_on(self, thread: Thread, outcome: tuple[None] | Signal | None) -> None:
+        """An error and a cancel leave statements at once; what follows them is walked to when its turn has come."""
+        if isinstance(outcome, Signal) and thread.outcome is None:
+            self.move(thread, outcome)
+        elif thread.outcome is None:
+            thread.outcome = outcome
 
     def end_of_wait(self, thread: Thread, block: Block | None) -> tuple[None] | Signal | None:
         """What a thread goes on with that has waited for others to end; None if it waits on."""
@@ -190,13 +200,26 @@ class Machine(Walker):
         return Stopped() if self.due_cancel(thread) else (None,)
 
     def walk(self, thread: Thread) -> None:
+        """Walk on from a block with what came of it, until the next."""
         outcome, thread.outcome = thread.outcome, None
+        self.move(thread, outcome)
+        while isinstance(thread.block, Ready) and self.take_turn(thread):
+            self.move(thread, None)
+
+    def take_turn(self, thread: Thread) -> bool:
+        """Whether *thread* can walk on; then what it walks on with is taken."""
+        had, thread.outcome = thread.outcome, None
+        return had is not None
+
+    def move(self, thread: Thread, outcome: tuple[object] | Signal | None) -> None:
+        """Go on to the next block, or only to the Except or Finally that takes over."""
         assert thread.gen is not None
         try:
             if isinstance(outcome, Signal):
                 thread.block = thread.gen.throw(outcome)
             else:
                 thread.block = thread.gen.send(outcome[0] if outcome else None)
+            thread.outcome = (None,) if isinstance(thread.block, Ready) else None
         except StopIteration as end:
             self.end_thread(thread, None, end.value)
         except (Raised, Stopped) as signal:
@@ -324,15 +347,21 @@ class Machine(Walker):
         if thread not in self.threads or thread.block is not block or isinstance(thread.outcome, Gone):
             return
         block.taken = False
+        outcome: tuple[None] | Signal | None = (None,)
         if message.error is not None:
-            thread.outcome = self.after_failure(block, message.error, thread)
+            outcome = self.after_failure(block, message.error)
         else:
             self.apply(message, block)
-            thread.outcome = (None,)
+            self.drop_gone()
+        if self.failing or thread not in self.threads:
+            return
         if thread.owed and not thread.shields:
             thread.owed, block.retry_at, block.parked = False, None, None
-            thread.outcome = Stopped()
-        self.drop_gone()
+            outcome = Stopped()
+        if block.undoes is not None and thread.outcome is None:
+            self.move(thread, outcome)
+        else:
+            self.go_on(thread, outcome)
 
     def apply(self, message: Message, block: AtStep) -> None:
         """A step has ended well: its result changes the state, its undo is remembered."""
@@ -349,7 +378,7 @@ class Machine(Walker):
         if node.undo and block.undoes is None:
             block.frame.append(Entry(self.tick(), node, copy.copy(self.item(block.item))))
 
-    def after_failure(self, block: AtStep, error: Raised, thread: Thread) -> Signal | None:
+    def after_failure(self, block: AtStep, error: Raised) -> Raised | None:
         policy = block.policy
         known = {"Exception": True, "Bang": error.type == "Bang", "Boom": error.type in ("Bang", "Boom")}
         if error.type == "TerminalError" or not known[policy.on]:
@@ -368,18 +397,20 @@ class Machine(Walker):
 
     def stop(self, thread: Thread) -> None:
         """A cancel reaches *thread*: at once, or after what it is inside."""
-        if thread.cancelled:
+        if thread.cancelled or thread not in self.threads:
             return
         thread.cancelled = True
         block = thread.block
         runs = isinstance(block, AtStep) and block.taken
         if thread.shields or isinstance(block, AtFork) or runs or isinstance(thread.outcome, Gone):
             thread.owed = True
-        else:
+        elif thread.outcome is not None:
             thread.outcome = Stopped()
+        else:
             if isinstance(block, AtStep):
                 block.retry_at = block.parked = None
-        if isinstance(block, AtFork) and not thread.shields:
+            self.move(thread, Stopped())
+        if isinstance(block, AtFork) and not thread.shields and thread.block is block:
             for child in list(block.fork.children):
                 self.stop(child)
 

@@ -1,0 +1,1 @@
+"""`python -m benchmarks --json` prints one JSON object with every figure; see CONTRIBUTING.md."""

@@ -1,0 +1,51 @@
+"""What the tests of the runner share: stores, gates, Runners that are closed in the end."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import pytest
+
+from asyncflow import Workflow
+from runner import Runner
+from tests.runner.gates import Gate
+
+Open: TypeAlias = Callable[..., Runner]
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'store.db'}"
+
+
+@pytest.fixture
+def opened() -> Iterator[Open]:
+    """Open Runners that are closed, the last first, when the test is over."""
+    with ExitStack() as stack:
+
+        def open_runner(*workflows: type[Workflow], store: str = "memory://", **arguments: Any) -> Runner:
+            runner = Runner(workflows, store=store, **arguments)
+            stack.callback(runner.close)
+            return runner
+
+        yield open_runner
+
+
+@pytest.fixture
+def working(opened: Open) -> Open:
+    """As `opened`, with workers."""
+
+    def begin(*workflows: type[Workflow], store: str = "memory://", **arguments: Any) -> Runner:
+        return opened(*workflows, store=store, **arguments).__enter__()
+
+    return begin
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[Gate]:
+    """The gate of this test's module, `GATE`, which its actions stand at."""
+    gate = Gate()
+    monkeypatch.setattr(request.module, "GATE", gate)
+    yield gate
+    gate.open()
