@@ -117,7 +117,7 @@ def _thread(thread: Thread) -> JsonObject:
         if value:
             packed[name] = value
     if thread.result is not None:
-        packed["result"] = thread.result
+        packed["result"] = from_json(thread.result)
     if thread.error is not None:
         packed["error"] = _failure(thread.error)
     if thread.lease is not None:
@@ -132,9 +132,13 @@ def _thread(thread: Thread) -> JsonObject:
 
 def _message(message: Message) -> JsonObject:
     packed: JsonObject = {"id": message.id, "kind": message.kind, "at": message.at}
-    for name in ("caller", "thread", "name", "keyed", "hash", "token", "lost", "fault", "took_ms"):
+    for name in ("name", "keyed", "hash", "token", "lost", "fault"):
         value = getattr(message, name)
         if value:
+            packed[name] = value
+    for name in ("caller", "thread", "took_ms"):
+        value = getattr(message, name)
+        if value is not None:
             packed[name] = value
     if message.value is not None:
         packed["value"] = from_json(message.value)
@@ -184,9 +188,13 @@ def _instance(instance: Instance) -> JsonObject:
         "updated_at": instance.updated_at,
         "threads": [_thread(thread) for thread in instance.threads.values()],
     }
-    for name in ("input", "output", "due_at", "expires_at", "entries", "labels", "outbox", "promises", "start_key"):
+    for name in ("input", "output", "due_at", "expires_at", "start_key"):
         value = getattr(instance, name)
-        if value is not None and value != {} and value != []:
+        if value is not None:
+            packed[name] = value
+    for name in ("entries", "labels", "outbox", "promises"):
+        value = getattr(instance, name)
+        if value:
             packed[name] = value
     if instance.error is not None:
         packed["error"] = _failure(instance.error)
@@ -299,7 +307,7 @@ def _read_thread(packed: Any) -> Thread:
         doubt=packed.get("doubt", False),
         losses=packed.get("losses", 0),
         error=_read_failure(packed.get("error")),
-        result=packed.get("result"),
+        result=to_json(packed["result"]) if "result" in packed else None,
         lease=_read_lease(packed.get("lease")),
         stray=None if stray is None else Stray(stray["tries"], _instant(stray["retry_at"])),
         frames=[_read_frame(frame) for frame in packed.get("frames", ({},))],

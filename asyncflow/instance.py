@@ -165,8 +165,8 @@ class Thread:
     losses: int = 0
     """How many attempts of this visit were lost: the first is followed at once (rule 16)."""
     error: Failure | None = None
-    result: Any = None
-    """Parked by a fault of the code: the result that could not be applied (rule 18)."""
+    result: bytes | None = None
+    """Parked by a fault of the code: the result that could not be applied, as JSON text (rule 18)."""
     lease: Lease | None = None
     stray: Stray | None = None
     frames: list[Frame] = field(default_factory=list)

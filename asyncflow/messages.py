@@ -194,7 +194,7 @@ def _apply(act: Activation, thread: Thread, place: Place, message: Message) -> b
 def _park_with_result(act: Activation, thread: Thread, place: Place, message: Message, error: Exception) -> None:
     thread.result = None
     if message.value is not None and len(message.value) <= limits.ANSWER_BYTES:
-        thread.result = from_json(message.value)
+        thread.result = message.value
     act.park(thread, place.path, error)
 
 
@@ -462,9 +462,7 @@ def _skip_result(act: Activation, thread: Thread, place: Place, value: bytes | N
     Raises:
         InvalidInput: it does not fit the result's type, or what takes it refuses it.
     """
-    from pydantic_core import to_json  # noqa: PLC0415
-
-    text = value if value is not None else (to_json(thread.result) if thread.result is not None else None)
+    text = value if value is not None else thread.result
     if text is None:
         return
     step = place.statement

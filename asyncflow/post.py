@@ -22,6 +22,7 @@ def post(act: Activation, message: Message) -> Answer | None:
     reaches the inbox (rule 14); kill alone acts at once (rule 9).
     """
     instance = act.instance
+    message.lain = False  # the same message is posted again when its save met a conflict
     message.at = max(message.at, act.now) if message.kind != "lapse" else message.at
     if message.kind in ("result", "lapse"):
         _post_result(act, message)

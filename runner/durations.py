@@ -35,6 +35,8 @@ def parse_duration(given: object) -> timedelta:
                 found = timedelta(seconds=given)
             case str():
                 found = _from_text(given.strip())
+            case _:
+                pass
     except (ValueError, OverflowError):
         found = None
     if found is None or found < timedelta(0):

@@ -1,4 +1,4 @@
-"""Settings: from flags, from the environment (`ASYNCFLOW_…`), from `[tool.asyncflow]` of pyproject.toml, else the default.
+"""Settings: from flags, from the environment (`ASYNCFLOW_…`), from `[tool.asyncflow]` of pyproject.toml, else defaults.
 
 The first of these that says something wins. All problems are reported at once, each with the place it came from.
 """
@@ -23,7 +23,7 @@ from runner.durations import parse_duration
 from runner.stores import KNOWN_SCHEMES
 
 CONCURRENCY: Final = 64
-"""How many attempts run at once unless told: more than a database pool has, far less than threads a process can hold."""
+"""How many attempts run at once unless told: more than a database pool has, far less than a process has threads."""
 PORT: Final = 8080
 """Where `serve` listens unless told: above the ports that need rights, and not Flask's own 5000, which macOS takes."""
 LEASE_MIN: Final = timedelta(seconds=1)
@@ -45,7 +45,7 @@ def _number(given: object) -> object:
     if isinstance(given, str) and re.fullmatch(r"\s*[+-]?\d{1,18}\s*", given, re.ASCII):
         return int(given)
     if isinstance(given, bool) or not isinstance(given, int):
-        raise ValueError(f"expected a whole number, found {given!r}")
+        raise ValueError(f"expected a whole number, found {given!r}")  # noqa: TRY004 - pydantic collects ValueErrors
     return given
 
 
@@ -75,7 +75,8 @@ def _retention(given: object) -> object:
     if given is None or (isinstance(given, str) and given.strip().lower() in _NONE):
         return None
     if isinstance(given, str) and "=" in given:
-        given = dict(part.split("=", 1) for part in given.split(",") if "=" in part) or given
+        pairs = [part.partition("=") for part in given.split(",")]
+        given = {name: length for name, _, length in pairs}
     if isinstance(given, Mapping):
         return {str(name).strip(): parse_duration(length) for name, length in given.items()}
     return parse_duration(given)
@@ -89,7 +90,7 @@ def _history(given: object) -> object:
     try:
         return parse_duration(given)
     except ValueError:
-        text = f"expected true, false, or a duration such as 30d (how long to keep that of ended instances), found {given!r}"
+        text = f"expected true, false, or how long to keep that of ended instances, as 30d, found {given!r}"
         raise ValueError(text) from None
 
 

@@ -4,8 +4,8 @@ A store keeps *records*: the two JSON texts of a document and a few columns to f
 workflows and reads neither text (but `state.PATH` in a filter). All methods are synchronous, and may be called from any
 thread. Two handles on one store stand for two processes; whatever one has acknowledged, every other one sees at once.
 
-Every method but `commit` raises `Unavailable` when the store is away or its handle closed; then nothing was changed,
-unless the message says that this is unknown. Times are aware datetimes, kept to the microsecond and given back in UTC.
+Every method but `commit` raises `Unavailable` when the store is away or its handle closed; then nothing was changed, or,
+where its `details` are `{"in_doubt": true}`, perhaps it was. Times are aware datetimes, kept to the microsecond and given back in UTC.
 """
 
 from abc import ABC, abstractmethod

@@ -37,7 +37,7 @@ from runner.stores.filters import parse_filter
 from runner.stores.locks import ProcessLocks
 from runner.stores.pages import NUMBER, PLACE, check_page_size, list_question, make_token, read_token
 from runner.stores.sqlite_errors import ROW_FAULTS
-from runner.stores.sqlite_file import BUSY_SECONDS, InDoubt, SqliteFile
+from runner.stores.sqlite_file import BUSY_SECONDS, IN_DOUBT, SqliteFile
 from runner.stores.sqlite_rows import PreparedWrite, SqliteRevision, apply, delete_row, prepare, read_labels
 from runner.stores.sqlite_search import page_query
 
@@ -109,11 +109,10 @@ class SqliteStore(Store):
     def _commit_rows(self, rows: list[PreparedWrite]) -> Outcomes:
         try:
             return self._file.transact(lambda connection: [apply(connection, row) for row in rows])
-        except InDoubt as error:
-            return [Failed(error, in_doubt=True)] * len(rows)
         except Unavailable as error:
-            if not isinstance(error.__cause__, ROW_FAULTS):
-                return [Failed(error)] * len(rows)
+            in_doubt = error.details == IN_DOUBT
+            if in_doubt or not isinstance(error.__cause__, ROW_FAULTS):
+                return [Failed(error, in_doubt)] * len(rows)
             fault: BaseException = error.__cause__
         except ROW_FAULTS as error:
             fault = error

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import apsw
+from pydantic import JsonValue
 
 from asyncflow import limits
 from asyncflow.errors import Unavailable
@@ -42,8 +43,8 @@ CHECK_AT_ONCE_BYTES: Final = 64 * limits.KIB * limits.KIB
 _TRY_AGAIN_SECONDS: Final = 0.01
 
 
-class InDoubt(Unavailable):
-    """The commit itself failed: whether the transaction is in the file shows when it is read again."""
+# The `details` of an `Unavailable` that came from the commit itself: whether it is in the file shows when it is read.
+IN_DOUBT: Final[dict[str, JsonValue]] = {"in_doubt": True}
 
 
 class SqliteFile:
@@ -107,8 +108,7 @@ class SqliteFile:
         `durable=False` leaves the flush to the next durable one: a crash of the machine may undo it, nothing else.
 
         Raises:
-            InDoubt: The commit failed.
-            Unavailable: Nothing was changed; the driver's error is its cause.
+            Unavailable: Nothing was changed, unless `details` are `IN_DOUBT`; the driver's error is its cause.
 
         What else *work* raises leaves nothing changed either.
         """
@@ -125,7 +125,7 @@ class SqliteFile:
             except apsw.Error as error:
                 self._roll_back(error)
                 if committing and not isinstance(error, apsw.BusyError):
-                    raise InDoubt(self._failure(error).message) from error
+                    raise Unavailable(self._failure(error).message, details=IN_DOUBT) from error
                 raise self._failure(error) from error
             except BaseException:
                 self._roll_back(None)

@@ -455,8 +455,8 @@ class Walker:
         at.thread.shields += 1
         while at.frame:
             entry = max(at.frame, key=lambda e: e.seq)
-            at.frame.remove(entry)
             yield AtStep(entry.step, f"undo {entry.step.name}", None, [], DEFAULT_POLICY, self.tick(), undoes=entry)
+            at.frame.remove(entry)
         at.thread.shields -= 1
         return Stopped() if self.due_cancel(at.thread) else leaving
 

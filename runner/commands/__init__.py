@@ -1,0 +1,1 @@
+"""The commands of `asyncflow`, in groups: serving, instances, operators' verbs, descriptions."""
