@@ -1,0 +1,58 @@
+"""`make bench-peers`: ten durable steps a workflow on SQLite, here and elsewhere, in one run on one machine; prints the ratios."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmarks import sqlite
+
+HERE = Path(__file__).parent
+ENVIRONMENTS = Path(".bench-peers")
+PEERS = {
+    "dbos": (["dbos"], "dbos_sqlite.py"),
+    "langgraph": (["langgraph", "langgraph-checkpoint-sqlite"], "langgraph_sqlite.py"),
+}
+
+
+def environment(name: str, packages: list[str]) -> Path:
+    """Give the interpreter of a peer's environment, made once."""
+    where = ENVIRONMENTS / name
+    python = where / "bin" / "python"
+    if not (where / "ready").exists():
+        print(f"{name}: installing {', '.join(packages)} …", file=sys.stderr, flush=True)
+        subprocess.run([sys.executable, "-m", "venv", "--clear", str(where)], check=True)  # noqa: S603
+        subprocess.run([str(python), "-m", "pip", "install", "-q", *packages], check=True)  # noqa: S603
+        (where / "ready").touch()
+    return python
+
+
+def peer(name: str) -> dict[str, object]:
+    """Run one peer's script; it prints one JSON object."""
+    packages, script = PEERS[name]
+    python = environment(name, packages)
+    done = subprocess.run([str(python), str(HERE / script)], check=True, capture_output=True, text=True)  # noqa: S603
+    found: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def main() -> None:
+    """Measure ours and theirs in turns."""
+    ours_1, ours_many = [], []
+    found: dict[str, dict[str, object]] = {}
+    for name in PEERS:
+        ours_1.append(sqlite.steps_per_second(1, 60))
+        ours_many.append(sqlite.steps_per_second(32, 640))
+        found[name] = peer(name)
+        print(f"{name}: {found[name]}", file=sys.stderr, flush=True)
+    one, many = sqlite.median(ours_1), sqlite.median(ours_many)
+    print(f"{'':24}{'1 at a time':>14}{'many at once':>14}   steps/s")
+    print(f"{'asyncflow':24}{one:14.0f}{many:14.0f}")
+    for name, figures in found.items():
+        their_one, their_many = float(str(figures["one"])), float(str(figures["many"]))
+        print(f"{name + ' ' + str(figures['version']):24}{their_one:14.0f}{their_many:14.0f}")
+        print(f"{'  asyncflow is':24}{one / their_one:13.1f}x{many / their_many:13.1f}x")
+
+
+if __name__ == "__main__":
+    main()
