@@ -16,7 +16,7 @@ from asyncflow.definition import Body, Definition
 from asyncflow.errors import AsyncflowError, Failure, Full
 from asyncflow.instance import Frame, Instance, Message, Status, Thread, ThreadStatus
 from asyncflow.state import InvalidState
-from asyncflow.tree import ItemGone, Place
+from asyncflow.tree import ItemGone, ItemsFailed, Place
 from asyncflow.workflow import CURRENT, Context
 
 MAIN: Final = "main"
@@ -214,7 +214,7 @@ class Activation:
         while unique in threads:
             number += 1
             unique = f"{own}#{number}"
-        top = Frame(items=item_chain(maker), cancelled=self.instance.control.cancel is not None)
+        top = Frame(items=item_chain(maker))
         if key is not None and root and self.body.definition.items.get(root) is not None:
             top.items = [*top.items, (root, key)]
         thread = Thread(
@@ -263,6 +263,8 @@ class Activation:
             return function()
         except ItemGone:
             raise
+        except ItemsFailed as failed:
+            raise CallableFailed(failed.__cause__ or failed, failed.path) from failed.__cause__
         except Exception as error:
             raise CallableFailed(error, path) from error
         finally:
@@ -302,7 +304,7 @@ class Activation:
         token = CURRENT.set(context)
         try:
             given = function(*arguments)
-            self.check_items()
+            sizes = self.check_items()
             if self.careful:
                 body.sync()
                 self.check_room(event=self.events)
@@ -313,6 +315,8 @@ class Activation:
             raise
         finally:
             CURRENT.reset(token)
+        for frame, length in sizes:
+            frame.size = length
         self.touch()
         self.progress = self.items_changed = True
         return given
@@ -345,30 +349,29 @@ class Activation:
 
     # -- items ---------------------------------------------------------------------------------------------------------
 
-    def check_items(self) -> None:
-        """Look whether a list that is being walked has become shorter.
+    def check_items(self) -> list[tuple[Frame, int]]:
+        """Give how long the lists that are being walked are now, to be noted once the change is known to hold.
 
         Raises:
-            ValueError: it has: whoever did it has failed.
+            ValueError: one has become shorter: whoever did it has failed.
         """
+        sizes: list[tuple[Frame, int]] = []
         for thread in self.instance.threads.values():
             if len(thread.frames) > 1:
-                for frame in thread.frames:
-                    if frame.size:
-                        self._check_size(thread, frame)
+                sizes += [(frame, self._size(thread, frame)) for frame in thread.frames if frame.size]
+        return sizes
 
-    def _check_size(self, thread: Thread, frame: Frame) -> None:
+    def _size(self, thread: Thread, frame: Frame) -> int:
         try:
             place = self._place_of_frame(thread, frame)
-            container = place.statement.items()
-            length = len(container)
-        except LookupError:
-            return
+            length = len(place.statement.items())
+        except Exception:  # noqa: BLE001 - it parks the thread that stands there, and never touches who changed the state
+            return frame.size
         if length < frame.size:
             raise ValueError(
                 f"the list that {place.path!r} walks has become shorter ({frame.size} -> {length}): while a loop walks it, it may only grow"
             )
-        frame.size = length
+        return length
 
     def _place_of_frame(self, thread: Thread, wanted: Frame) -> Place:
         scope = self.body.root
@@ -385,10 +388,11 @@ class Activation:
         """Where a thread stands, None where the code knows no such place or its item is gone."""
         top = thread.frames[0]
         if len(thread.frames) == 1 and not top.items and top.phase != "undo":
-            return self.body.root.places.get(thread.position)
+            place = self.body.root.places.get(thread.position)
+            return place if place is None or place.region.depth == 1 else None
         try:
             return self.body.place_of(thread)
-        except ItemGone:
+        except (ItemGone, ItemsFailed):
             return None
 
     # -- views ---------------------------------------------------------------------------------------------------------

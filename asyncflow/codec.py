@@ -219,12 +219,18 @@ def decode(text: bytes | Mapping[str, Any], state: bytes) -> Instance:
     Raises:
         Unavailable: the document's format is newer than this code, or it is not such a document (rule 23). It stays as it is.
     """
-    packed: Mapping[str, Any] = from_json(text) if isinstance(text, bytes) else from_json(to_json(text))
-    version = packed.get("version")
-    if not isinstance(version, int) or version > FORMAT_VERSION:
+    try:
+        packed: Any = from_json(text) if isinstance(text, bytes) else from_json(to_json(text))
+    except ValueError as error:
+        raise Unavailable(f"the document cannot be read: it is no JSON: {error}") from error
+    version = packed.get("version") if isinstance(packed, dict) else None
+    if not isinstance(version, int):
+        raise Unavailable(f"the document cannot be read: expected an object with a version, found {text[:80]!r}")  # type: ignore[index]
+    if version > FORMAT_VERSION:
         raise Unavailable(
             f"expected a document of format {FORMAT_VERSION} or older, found {version!r} in "
-            f"{packed.get('workflow')}/{packed.get('id')}: run a newer asyncflow"
+            f"{packed.get('workflow')}/{packed.get('id')}: run a newer asyncflow",
+            details={"version": version},
         )
     try:
         return _read_instance(packed, state)

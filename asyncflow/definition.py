@@ -28,7 +28,7 @@ from asyncflow.handlers import (
 )
 from asyncflow.instance import Thread
 from asyncflow.state import StateCodec
-from asyncflow.tree import ItemGone, Place, Scope, bind, in_order, link_definition
+from asyncflow.tree import FORKS, ItemGone, Place, Scope, bind, in_order, link_definition
 from asyncflow.workflow import CURRENT, ReadsState, Workflow
 
 W = TypeVar("W", bound=Workflow)
@@ -91,7 +91,7 @@ class Body(Generic[W]):
         state = self.state
         _set(state, "__dict__", fresh.__dict__)
         _set(state, "__pydantic_fields_set__", fresh.__pydantic_fields_set__)
-        _set(state, "__pydantic_extra__", None)
+        _set(state, "__pydantic_extra__", fresh.__pydantic_extra__)
         _set(state, "__pydantic_private__", None)
         self.text = text
         self.dirty = False
@@ -103,6 +103,7 @@ class Body(Generic[W]):
 
         Raises:
             ItemGone: one of its items is no longer there.
+            ItemsFailed: `items` or a body of them raised.
             LookupError: this code has no such statement.
         """
         scope = self.root
@@ -118,25 +119,34 @@ class Body(Generic[W]):
 
         Raises:
             ItemGone: one of its items is no longer there.
+            ItemsFailed: `items` or a body of them raised.
         """
         top = thread.frames[-1]
         if top.phase == "undo" and top.undos:
             return self._undo_place(thread)
         try:
-            return self.scope_of(thread).places.get(thread.position)
+            place = self.scope_of(thread).places.get(thread.position)
         except ItemGone:
             raise
         except LookupError:
             return None
+        if place is None or place.region.depth == len(thread.frames):
+            return place
+        # A fork has a frame of its own while it waits. Else what is around the place is not what the thread was in.
+        waits = place.kind in FORKS and place.region.depth + 1 == len(thread.frames) and top.at == place.at
+        return place if waits else None
 
     def _undo_place(self, thread: Thread) -> Place | None:
         entry = thread.frames[-1].undos[-1]
         scope: Scope = self.root
         for at, _key, kept in entry.items:
             place = scope.places.get(at)
-            if place is None:
+            if place is None or at not in self.definition.items:
                 return None
-            scope = bind(place, self.definition.items[at].validate_json(to_json(kept)))
+            try:
+                scope = bind(place, self.definition.items[at].validate_json(to_json(kept)))
+            except Exception:  # noqa: BLE001 - newer code may take the item as it was for no item, or make no body of it
+                return None
         place = scope.places.get(entry.at)
         return None if place is None else place.undo
 

@@ -17,8 +17,8 @@ from asyncflow.messages import OPERATOR, handle, settle, stands_still, take_even
 from asyncflow.post import answer_of, post
 from asyncflow.resume import Exhausted, check_forks, deadline, park_runaway, walk
 from asyncflow.retry import DEFAULT_RETRY
-from asyncflow.tree import Case, ItemGone, Place
-from asyncflow.unwind import check_ends, drop_gone, go_on, leave, raising
+from asyncflow.tree import FORKS, Case, ItemGone, ItemsFailed, Place
+from asyncflow.unwind import cancel_late, check_ends, drop_gone, go_on, leave, raising
 
 
 def start(definition: Definition[Any], state: bytes, *, id: str, uid: str, now: datetime) -> Instance:  # noqa: A002
@@ -47,7 +47,7 @@ def advance(act: Activation) -> None:
     if act.instance.ended:
         return
     _lapse(act)
-    if act.strays:
+    if act.strays and act.instance.control.pause is None:
         _look_for_strays(act)
     try:
         while not act.instance.ended and _move(act):
@@ -65,8 +65,10 @@ def _move(act: Activation) -> bool:
         return _handle_of_hold(act)
     if control.pause is not None:
         return _handle_first(act, OPERATOR)
+    if act.strays:
+        _look_for_strays(act)  # a pause was lifted
     if control.failing is not None:
-        if _walk_all(act, only=control.failing.thread) or _handle_first(act, frozenset({"result", "lapse"})):
+        if _walk_all(act, only=control.failing.thread) or _handle_first(act, OPERATOR | {"result", "lapse"}):
             return True
         return check_ends(act)
     if act.ready:
@@ -121,7 +123,11 @@ def _handle_of_hold(act: Activation) -> bool:
     assert held.lease is not None
     for position, message in enumerate(act.instance.inbox):
         if message.token == held.lease.token and message.token:
-            _handle(act, position)
+            if _holds_still(act, message):
+                held.lease.alone = False  # it lies there for code that knows the position; the others go on
+                act.touch()
+            else:
+                _handle(act, position)
             return True
     return False
 
@@ -312,23 +318,42 @@ def _look_for_strays(act: Activation) -> None:
     """Look whether this code knows every position; try the others again by the default policy (rule 24)."""
     act.strays = False
     for thread in act.in_order():
-        if thread.status is ThreadStatus.Paused:
-            continue
+        if not act.alive(thread) or (thread.lease is not None and thread.lease.till is not None):
+            continue  # whoever holds the lease knows the position
         try:
-            known = act.body.place_of(thread) is not None
-        except ItemGone:
+            place = act.body.place_of(thread)
+        except (ItemGone, ItemsFailed):
             continue
-        if known:
-            if thread.stray is not None:
-                thread.stray = None
-                act.touch()
-            if thread.status is ThreadStatus.Waiting:
-                _add_timers(act, thread)
+        if place is not None and _fits(thread, place):
+            _place_again(act, thread)
+        elif thread.status is ThreadStatus.Paused:
+            continue
         elif thread.stray is None:
             thread.stray = Stray(1, act.now + DEFAULT_RETRY.delay_after(1, act.jitter))
             act.changed = True
         elif thread.stray.retry_at <= act.now:
             _retry_stray(act, thread, thread.stray)
+
+
+def _fits(thread: Thread, place: Place) -> bool:
+    """Whether a thread can stand at a place as it does: newer code may have another statement of the same name there."""
+    if thread.status is ThreadStatus.Executing:
+        return place.kind in ("step", "undo")
+    if thread.status is ThreadStatus.Waiting:
+        return bool(place.cases) or place.kind in ("join", "end", *FORKS)
+    return True
+
+
+def _place_again(act: Activation, thread: Thread) -> None:
+    """Go on with a thread whose position this code knows."""
+    if thread.stray is not None:
+        thread.stray = None
+        act.touch()
+        act.ready = act.threads_ended = True
+    if thread.status is ThreadStatus.Waiting:
+        _add_timers(act, thread)
+    if act.instance.control.failing is None:
+        cancel_late(act, thread)
 
 
 def _add_timers(act: Activation, thread: Thread) -> None:
@@ -380,9 +405,7 @@ def due_at(act: Activation) -> datetime | None:
 
 def _due_of(act: Activation, thread: Thread, *, held: bool, paused: bool, failing: str | None) -> datetime | None:
     lease = thread.lease
-    if lease is not None:
-        if lease.till is None:
-            return None
+    if lease is not None and lease.till is not None:
         if lease.grace is not None and not (held and not lease.alone):
             return min(lease.till, lease.grace)
         return lease.till
@@ -390,7 +413,7 @@ def _due_of(act: Activation, thread: Thread, *, held: bool, paused: bool, failin
         return None
     if thread.stray is not None:
         return thread.stray.retry_at
-    if failing is not None and thread.id != failing:
+    if lease is not None or (failing is not None and thread.id != failing):
         return None
     if thread.status is ThreadStatus.Executing:
         place = act.place_of(thread)

@@ -196,9 +196,27 @@ def schema_of(adapter: TypeAdapter[Any], mode: typing.Literal["validation", "ser
     return {"$schema": JSON_DIALECT, **adapter.json_schema(mode=mode)}
 
 
-def dump_json(adapter: TypeAdapter[Any], value: Any) -> bytes:
-    """Write *value* as JSON text, an unfit value being an error and not a warning."""
-    return adapter.dump_json(value, by_alias=True, warnings="error")
+def dump_json(adapter: TypeAdapter[Any], value: Any, *, round_trip: bool = False) -> bytes:
+    """Write *value* as JSON text, an unfit value being an error and not a warning.
+
+    Args:
+        round_trip: For the engine's own reading, without computed fields; else as a caller reads it in the docs.
+    """
+    return adapter.dump_json(value, by_alias=True, round_trip=round_trip, warnings="error")
+
+
+def read_json(adapter: TypeAdapter[Any], text: bytes) -> Any:
+    """Give the typed value of what `dump_json` wrote for a caller; computed fields in it are passed over.
+
+    Raises:
+        ValidationError: it is no value of the type.
+    """
+    try:
+        return adapter.validate_json(text)
+    except ValidationError as error:
+        if any(one["type"] != "extra_forbidden" for one in error.errors(include_url=False)):
+            raise
+    return adapter.validate_json(text, extra="ignore")
 
 
 class Input:

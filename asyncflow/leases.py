@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -16,6 +17,7 @@ from asyncflow.instance import Lease, Message, Thread, ThreadStatus
 from asyncflow.messages import type_of_result
 from asyncflow.state import InvalidState, check_restricted
 from asyncflow.tree import Place
+from asyncflow.unwind import raise_cancelled
 from asyncflow.workflow import CURRENT, Context
 
 LEASE: Final = timedelta(seconds=limits.LEASE_SECONDS)
@@ -54,6 +56,7 @@ def take(
     tokens: Callable[[], str],
     *,
     room: int,
+    sync: bool = True,
     by: str | None = None,
     lease: timedelta = LEASE,
     until: datetime | None = None,
@@ -64,6 +67,7 @@ def take(
     Args:
         tokens: Gives a fresh random token each time.
         room: How many attempts the worker can begin.
+        sync: Whether steps whose action is a plain function may be taken: not while hung ones keep all threads.
         by: The process, where processes keep locks.
         until: The end of the request this runs in: no step is taken whose timeout ends after it (rule 15).
         cancelled: Gives, for a token, what tells the action that a cancel has come.
@@ -75,6 +79,8 @@ def take(
     beside: list[tuple[Thread, Place]] = []
     held = act.held is not None
     for thread, place in _takeable(act, until):
+        if not sync and not inspect.iscoroutinefunction(_action_of(place)):
+            continue
         if place.plain or place.kind == "undo":
             if not held and (plain is None or thread.visit < plain[0].visit):
                 plain = (thread, place)
@@ -92,6 +98,11 @@ def take(
         assert body is not None
         runs.append(_take_one(act, thread, place, body, alone, tokens(), by, lease, cancelled))
     return runs
+
+
+def _action_of(place: Place) -> Callable[..., Any]:
+    action: Callable[..., Any] = place.statement.undo if place.kind == "undo" else place.statement.action
+    return action
 
 
 def _takeable(act: Activation, until: datetime | None) -> Iterable[tuple[Thread, Place]]:
@@ -132,7 +143,6 @@ def _take_one(
         act.hold(thread)
     own = place if body is act.body else body.place_of(thread)
     assert own is not None
-    step = own.statement
     instance = act.instance
     undo = place.kind == "undo"
     context = Context(
@@ -148,7 +158,7 @@ def _take_one(
     )
     return Run(
         token, thread.id, place.path, f"undo {place.name}" if undo else place.name, alone, thread.attempt, timeout,
-        step.undo if undo else step.action, step.args, context, body, own, place.idempotent,
+        _action_of(own), own.statement.args, context, body, own, place.idempotent,
     )  # fmt: skip
 
 
@@ -166,11 +176,17 @@ def release(act: Activation, token: str) -> bool:
     """Give back lease and attempt of a run that was stopped before its end (rule 15)."""
     for thread in act.instance.threads.values():
         if thread.lease is not None and thread.lease.token == token:
+            owed = thread.lease.grace is not None and act.instance.control.failing is None
             thread.lease = None
             thread.attempt -= 1
             thread.retry_at = None
             act.touch()
             act.ready = True
+            place = act.place_of(thread) if owed else None
+            if place is not None:
+                raise_cancelled(act, thread, place)  # a step that is given back is one not yet taken (rule 29)
+            elif owed:
+                thread.frames[0].cancelled = False
             return True
     return False
 
@@ -193,11 +209,11 @@ def finished(run: Run, value: Any, *, at: datetime, took_ms: float | None = None
         else:
             if watch_copy:
                 _check_copy(run)
-            message.value = dump_json(type_of_result(run.body.definition.cls, run.place.statement), value)
+            message.value = dump_json(type_of_result(run.body.definition.cls, run.place.statement), value, round_trip=True)
             check_restricted(message.value)
             if len(message.value) > limits.BODY_BYTES:
                 raise InvalidState(f"expected a result of at most {limits.BODY_BYTES} bytes, found {len(message.value)}")
-    except (InvalidState, ValueError, TypeError) as error:
+    except Exception as error:  # noqa: BLE001 - a serializer of the user's may raise anything
         message.state = message.value = None
         message.failure = Failure.of(error, path=run.path, attempt=run.attempt, at=at)
         message.fault = True

@@ -22,12 +22,25 @@ from asyncflow.errors import (
     TerminalError,
     Uncertain,
 )
-from asyncflow.handlers import MISSING, adapter_of, awaited_result, dump_json, signature_of
+from asyncflow.handlers import MISSING, adapter_of, awaited_result, dump_json, read_json, signature_of
 from asyncflow.instance import Cancelling, Message, Seen, Thread, ThreadStatus
-from asyncflow.resume import next_item
+from asyncflow.resume import holds
 from asyncflow.state import InvalidState, check_restricted
-from asyncflow.tree import Case, ItemGone, Place
-from asyncflow.unwind import after_undo, cancel_thread, go_on, is_fork, leave, note_undo, raise_cancelled, raising
+from asyncflow.tree import Case, Place
+from asyncflow.unwind import (
+    KeptItem,
+    after_undo,
+    cancel_thread,
+    end_of_try,
+    go_on,
+    is_fork,
+    is_shielded,
+    items_of,
+    leave,
+    note_undo,
+    raise_cancelled,
+    raising,
+)
 
 # -- events ------------------------------------------------------------------------------------------------------------
 
@@ -61,6 +74,7 @@ def take_event(act: Activation, message: Message, thread: Thread, place: Place, 
             if spec.output is not None:
                 written.append(dump_json(spec.output, value))
                 check_restricted(written[0])
+                read_json(spec.output, written[0])
 
         try:
             arguments = () if spec.input.adapter is None else (spec.input.parse(message.value),)
@@ -116,7 +130,8 @@ def settle(act: Activation, message: Message, answer: Answer) -> None:
         return
     kept: Any
     if answer.error is not None:
-        kept = {"message": answer.error.message, "details": answer.error.details, "type": type(answer.error).__name__}
+        failure = act.failure(answer.error, "")  # cut to the limits, and JSON whatever the details were
+        kept = {"message": failure.message, "details": failure.details, "type": failure.type}
     else:
         kept = None if answer.value is None else from_json(answer.value)
     dropped = answer.value is not None and len(answer.value) > limits.ANSWER_BYTES
@@ -142,14 +157,23 @@ def take_result(act: Activation, message: Message) -> None:
         return
     place = act.place_of(thread)
     if place is None:
+        _lose(act, thread)
         return
     if message.failure is not None:
         attempt_failed(act, thread, place, message.failure, lost=message.lost, fault=message.fault)
         return
+    items = items_of(act, thread) if place.undo is not None else []
     if not _apply(act, thread, place, message):
         return
     act.record("step", thread, place.path, attempt=thread.attempt, duration_ms=message.took_ms)
-    _step_done(act, thread, place)
+    _step_done(act, thread, place, items)
+
+
+def _lose(act: Activation, thread: Thread) -> None:
+    """End an attempt at a position that this code does not know: whether it took effect is unknown."""
+    thread.lease = None
+    thread.doubt = True
+    act.touch()
 
 
 def _apply(act: Activation, thread: Thread, place: Place, message: Message) -> bool:
@@ -161,7 +185,7 @@ def _apply(act: Activation, thread: Thread, place: Place, message: Message) -> b
         act.touch()
         act.items_changed = True
         try:
-            act.check_items()
+            sizes = act.check_items()
             if act.careful:
                 act.check_room()
         except Full as error:
@@ -172,23 +196,30 @@ def _apply(act: Activation, thread: Thread, place: Place, message: Message) -> b
             act.body.put(act.instance.state)
             attempt_failed(act, thread, place, act.failure(error, place.path, thread.attempt), lost=False, fault=False)
             return False
+        for frame, length in sizes:
+            frame.size = length
         return True
-    step = place.statement
     try:
-        value = result_type(act, place).validate_json(message.value or b"null")
-        context = act.context(thread, place.path)
-        context.idempotency_key = f"{act.instance.uid}-{thread.visit}"
-        context.attempt = thread.attempt
-        if step.into is not None:
-            act.change(context, setattr, act.body.state, step.into, value, lazily=not act.careful)
-        else:
-            act.change(context, step.then, value, lazily=not act.careful)
+        _take_value(act, thread, place, message.value or b"null")
     except DecideAgain:
         raise
     except Exception as error:
         _park_with_result(act, thread, place, message, error)
         return False
     return True
+
+
+def _take_value(act: Activation, thread: Thread, place: Place, text: bytes) -> None:
+    """Give a step's result to what takes it; whatever that raises, nothing is changed."""
+    step = place.statement
+    value = result_type(act, place).validate_json(text)
+    context = act.context(thread, place.path)
+    context.idempotency_key = f"{act.instance.uid}-{thread.visit}"
+    context.attempt = thread.attempt
+    if step.into is not None:
+        act.change(context, setattr, act.body.state, step.into, value, lazily=not act.careful)
+    else:
+        act.change(context, step.then, value, lazily=not act.careful)
 
 
 def _park_with_result(act: Activation, thread: Thread, place: Place, message: Message, error: Exception) -> None:
@@ -214,8 +245,8 @@ def type_of_result(cls: type[Any], step: Any) -> TypeAdapter[Any]:
     return adapter_of(annotation)
 
 
-def _step_done(act: Activation, thread: Thread, place: Place) -> None:
-    """Go on behind a step that has ended well, or behind an undo."""
+def _step_done(act: Activation, thread: Thread, place: Place, items: list[KeptItem]) -> None:
+    """Go on behind a step that has ended well, or behind an undo. *items* are those around it as they were before."""
     if not act.alive(thread):
         return
     due = thread.lease is not None and thread.lease.grace is not None
@@ -225,9 +256,7 @@ def _step_done(act: Activation, thread: Thread, place: Place) -> None:
         return
     try:
         thread.doubt = False
-        note_undo(act, thread, place)
-    except ItemGone:
-        return
+        note_undo(act, thread, place, items)
     except Full as error:
         act.park(thread, place.path, error)
         return
@@ -292,8 +321,6 @@ def _give_up(act: Activation, thread: Thread, place: Place, failure: Failure) ->
     if thread.doubt:
         try:
             note_undo(act, thread, place)
-        except ItemGone:
-            return
         except Full as error:
             act.park(thread, place.path, error)
             return
@@ -307,8 +334,7 @@ def take_lapse(act: Activation, message: Message) -> None:
         return
     place = act.place_of(thread)
     if place is None:
-        thread.lease = None
-        act.touch()
+        _lose(act, thread)
         return
     text = f"the worker that ran {place.path!r} went away, or did not renew its lease"
     attempt_failed(act, thread, place, act.failure(Lost(text), place.path, thread.attempt), lost=True, fault=False)
@@ -317,12 +343,10 @@ def take_lapse(act: Activation, message: Message) -> None:
 def void_after_grace(act: Activation, thread: Thread) -> None:
     """The grace of a cancel is over: the running action's lease is void, its outcome unknown (rule 29)."""
     place = act.place_of(thread)
-    thread.lease = None
-    act.touch()
+    _lose(act, thread)
     if place is None:
-        return
-    thread.doubt = True
-    if act.instance.control.failing is None:
+        thread.frames[0].cancelled = False  # raised once code that knows the position has it
+    elif act.instance.control.failing is None:
         raise_cancelled(act, thread, place)
 
 
@@ -337,7 +361,8 @@ def take_cancel(act: Activation, message: Message) -> None:
         control.cancel = Cancelling(act.now, act.touch())
         act.record("operator", message_id=message.id, caller=message.caller, event="cancel")
         for thread in act.in_order():
-            cancel_thread(act, thread)
+            if not is_shielded(act, thread):
+                cancel_thread(act, thread)
     _applied(act, message)
 
 
@@ -355,7 +380,7 @@ def take_resume(act: Activation, message: Message) -> None:
     if act.instance.control.pause is not None:
         act.instance.control.pause = None
         act.touch()
-        act.ready = True
+        act.ready = act.items_changed = True
         act.record("operator", message_id=message.id, caller=message.caller, event="resume")
     _applied(act, message)
 
@@ -387,25 +412,49 @@ def _addressed(act: Activation, message: Message) -> list[Thread]:
     return found
 
 
+def _each_addressed(act: Activation, message: Message, do: Callable[[Thread, Place], None]) -> None:
+    """Do what an operator says to each thread it is for; those that it does not fit stay as they are.
+
+    Raises:
+        NotApplicable, InvalidInput, CallableFailed: it fits none of them.
+    """
+    done, refusal = False, None
+    for thread in _addressed(act, message):
+        if not (act.alive(thread) and stopped(thread)):
+            continue
+        place = act.place_of(thread)
+        try:
+            if place is None:
+                raise NotApplicable(f"this code finds no {thread.position!r}: bring it back, then {message.kind}")
+            do(thread, place)
+            done = True
+        except (NotApplicable, InvalidInput, CallableFailed) as error:
+            refusal = refusal or error
+    if refusal is not None and not done:
+        raise refusal
+
+
 def take_retry(act: Activation, message: Message) -> None:
     """Try again what an operator has looked at: a parked thread afresh, one in backoff now (rule 31)."""
-    for thread in _addressed(act, message):
-        place = act.place_of(thread)
-        if place is None:
-            raise NotApplicable(f"this code has no {thread.position!r}: bring it back, then retry")
-        act.touch()
-        if thread.status is ThreadStatus.Executing:
-            thread.retry_at = act.now
-        elif place.kind in ("step", "undo"):
-            thread.status = ThreadStatus.Executing
-            thread.attempt, thread.losses, thread.error, thread.result, thread.retry_at = 0, 0, None, None, None
-        elif place.cases and (thread.deadlines is not None or not _timed(place)):
-            thread.status, thread.error = ThreadStatus.Waiting, None
-        else:
-            act.resume(thread, place)
+    _each_addressed(act, message, lambda thread, place: _retry(act, thread, place))
     act.record("operator", message_id=message.id, caller=message.caller, event="retry", path=message.thread or "")
     act.ready = True
     _applied(act, message)
+
+
+def _retry(act: Activation, thread: Thread, place: Place) -> None:
+    act.touch()
+    if thread.status is ThreadStatus.Executing:
+        thread.retry_at = act.now
+    elif is_fork(thread, place):
+        thread.status, thread.error, act.threads_ended = ThreadStatus.Waiting, None, True
+    elif place.kind in ("step", "undo"):
+        thread.status = ThreadStatus.Executing
+        thread.attempt, thread.losses, thread.error, thread.result, thread.retry_at = 0, 0, None, None, None
+    elif place.cases and (thread.deadlines is not None or not _timed(place)):
+        thread.status, thread.error = ThreadStatus.Waiting, None
+    else:
+        act.resume(thread, place)
 
 
 def _timed(place: Place) -> bool:
@@ -414,62 +463,76 @@ def _timed(place: Place) -> bool:
 
 def take_skip(act: Activation, message: Message) -> None:
     """Go on behind the statement a thread is stopped at, with a value where one is taken (rule 31)."""
-    for thread in _addressed(act, message):
-        place = act.place_of(thread)
-        if place is None:
-            raise NotApplicable(f"this code has no {thread.position!r}: nobody knows what comes behind it")
-        _skip(act, thread, place, message.value)
+    _each_addressed(act, message, lambda thread, place: _skip(act, thread, place, message.value))
     act.record("operator", message_id=message.id, caller=message.caller, event="skip", input=_shown(message))
     _applied(act, message)
 
 
 def _skip(act: Activation, thread: Thread, place: Place, value: bytes | None) -> None:
-    given = None if value is None else from_json(value)
     if place.kind == "undo":
         act.touch()
         thread.status = ThreadStatus.Executing
         after_undo(act, thread)
     elif place.kind == "step":
-        if not place.plain:
-            _skip_result(act, thread, place, value)
-        if act.alive(thread):
-            thread.attempt, thread.retry_at, thread.error, thread.result, thread.doubt = 0, None, None, None, False
-            act.resume(thread, place.next)
-    elif given is True and place.arms:
-        failed_at = thread.error.path if thread.error else place.path
-        arm = next((arm for arm in place.arms if arm.path == failed_at), place.arms[0])
-        act.resume(thread, arm.first)
-    elif given is True and place.kind == "for":
-        assert place.first is not None
-        act.resume(thread, place.first)
-    elif given is True and any(case.kind == "when" for case in place.cases):
-        failed_at = thread.error.path if thread.error else ""
-        whens = [case for case in place.cases if case.kind == "when"]
-        act.resume(thread, next((case for case in whens if case.path == failed_at), whens[0]).first)
-    elif place.kind == "again":
-        act.resume(thread, next_item(act, thread, place.next))
+        _skip_step(act, thread, place, value)
     elif place.kind == "end":
         raise NotApplicable("there is nothing behind the end of a thread")
     elif is_fork(thread, place):
         raise NotApplicable("the thread waits for its branches")
+    elif place.kind == "tried":
+        go_on(act, thread, end_of_try(act, thread, place))
+    elif place.kind == "again":
+        thread.frames.pop()
+        act.resume(thread, place.next.next)
     else:
-        act.resume(thread, place.next)
+        act.resume(thread, _behind(act, thread, place, None if value is None else from_json(value)))
 
 
-def _skip_result(act: Activation, thread: Thread, place: Place, value: bytes | None) -> None:
+def _behind(act: Activation, thread: Thread, place: Place, given: Any) -> Place:
+    """What comes behind a statement whose condition is *given*, or which is passed over (None).
+
+    Raises:
+        InvalidInput: a condition is true or false.
+        CallableFailed: the next condition raises too.
+    """
+    whens = [case for case in place.cases if case.kind == "when"]
+    if given is None or not (place.arms or whens or place.kind == "for"):
+        return place.next
+    if not isinstance(given, bool):
+        raise InvalidInput(f"the condition of {place.path!r} is true or false, found {given!r}")
+    failed_at = thread.error.path if thread.error else place.path
+    if place.arms:
+        failed = next((number for number, arm in enumerate(place.arms) if arm.path == failed_at), 0)
+        if given:
+            return place.arms[failed].first
+        others = (arm.first for arm in place.arms[failed + 1 :] if holds(act, thread, arm.path, arm.cond))
+        return next(others, place.next)
+    if not given:
+        return place.next
+    if whens:
+        return next((case for case in whens if case.path == failed_at), whens[0]).first
+    assert place.first is not None
+    return place.first
+
+
+def _skip_step(act: Activation, thread: Thread, place: Place, value: bytes | None) -> None:
+    text = value if value is not None else thread.result
+    items = items_of(act, thread) if place.undo is not None else []
+    if not place.plain and text is not None:
+        _skip_result(act, thread, place, text)
+    if (text is not None and not place.plain) or thread.doubt:
+        note_undo(act, thread, place, items, always=True)  # it has finished, or nobody knows (rule 32)
+    act.resume(thread, place.next)
+
+
+def _skip_result(act: Activation, thread: Thread, place: Place, text: bytes) -> None:
     """Apply the value of a skip, or the result that could not be applied, as the step's result.
 
     Raises:
         InvalidInput: it does not fit the result's type, or what takes it refuses it.
     """
-    text = value if value is not None else thread.result
-    if text is None:
-        return
-    step = place.statement
     try:
-        typed = result_type(act, place).validate_json(text)
-        take = (lambda given: setattr(act.body.state, step.into, given)) if step.into is not None else step.then
-        act.change(act.context(thread, place.path), take, typed)
+        _take_value(act, thread, place, text)
     except DecideAgain:
         raise
     except Exception as error:

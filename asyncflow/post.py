@@ -23,7 +23,7 @@ def post(act: Activation, message: Message) -> Answer | None:
     """
     instance = act.instance
     message.lain = False  # the same message is posted again when its save met a conflict
-    message.at = max(message.at, act.now) if message.kind != "lapse" else message.at
+    message.at = min(message.at, act.now)  # its own time, also when a conflict or a queue made this write later (rule 10)
     if message.kind in ("result", "lapse"):
         _post_result(act, message)
         return None
@@ -43,7 +43,7 @@ def post(act: Activation, message: Message) -> Answer | None:
         return act.answers[message.id]
     if message.kind not in HANDLE and message.kind != "event":
         return Answer(409, error=NotApplicable(f"{message.kind} comes with a later release"))
-    instance.inbox.append(message)
+    _lay(act, message)
     if message.kind in ("cancel", "pause") and act.held is not None:
         act.touch()  # what the instance shows as `control` has changed
         if message.kind == "cancel":
@@ -67,9 +67,21 @@ def _post_result(act: Activation, message: Message) -> None:
         lease = thread.lease
         if lease is not None and lease.token == message.token and lease.till is not None:
             lease.till = None  # it lies in the inbox now: nobody may lapse it
-            act.instance.inbox.append(message)
+            _lay(act, message)
             return
     act.note_dropped(message)
+
+
+def _lay(act: Activation, message: Message) -> None:
+    """Put a message into the inbox by its time; results of one write stay in the order in which their steps were taken (rule 14)."""
+    inbox = act.instance.inbox
+    if message.kind == "result":
+        before = next((one for one in reversed(inbox) if one.kind == "result" and not one.lain), message)
+        message.at = max(message.at, before.at)
+    position = len(inbox)
+    while position and inbox[position - 1].at > message.at:
+        position -= 1
+    inbox.insert(position, message)
 
 
 def _seen_before(act: Activation, message: Message) -> Answer | None:

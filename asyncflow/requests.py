@@ -10,7 +10,7 @@ from pydantic_core import from_json, to_json
 from asyncflow.activation import Answer
 from asyncflow.definition import Definition
 from asyncflow.errors import AnswerDropped, InvalidInput, NotFound
-from asyncflow.handlers import event_name
+from asyncflow.handlers import event_name, read_json
 
 
 def event_of(definition: Definition[Any], event: Any) -> str:
@@ -41,7 +41,7 @@ def encode_input(value: Any) -> bytes | None:
     if value is None:
         return None
     try:
-        return to_json(value, by_alias=True, bytes_mode="base64", inf_nan_mode="constants")
+        return to_json(value, by_alias=True, round_trip=True, bytes_mode="base64", inf_nan_mode="constants")
     except ValueError as error:
         raise InvalidInput(f"the input cannot be JSON: {error}") from error
 
@@ -92,4 +92,4 @@ def typed_answer(definition: Definition[Any], name: str, answer: Answer) -> Any:
     spec = definition.events.get(name)
     if text is None or spec is None or spec.output is None:
         return None
-    return spec.output.validate_json(text)
+    return read_json(spec.output, text)

@@ -16,8 +16,9 @@ from pydantic_core import from_json
 from asyncflow import limits
 from asyncflow.activation import MAIN, Activation, CallableFailed, DecideAgain, truth
 from asyncflow.errors import Failure, Full, RunawayWorkflow, TerminalError
-from asyncflow.handlers import dump_json
+from asyncflow.handlers import dump_json, read_json
 from asyncflow.instance import Frame, Signal, Thread, ThreadStatus
+from asyncflow.state import check_restricted
 from asyncflow.tree import END, ItemGone, Place, again
 from asyncflow.unwind import children_of, end_of_try, end_thread, go_on, leave, leave_fork, raising
 
@@ -161,13 +162,15 @@ def _foreach(act: Activation, thread: Thread, place: Place) -> Place | None:
     container = act.evaluate(thread, place.path, lambda: _container(place.statement.items()))
     keys = list(container) if isinstance(container, Mapping) else None
     frame = Frame(at=place.at, keys=keys, size=len(container) if keys is None else 0)
-    if place.statement.parallel == 1:
-        thread.frames.append(frame)
-        return next_item(act, thread, place)
-    act.arrive(thread, place, ThreadStatus.Waiting)
     thread.frames.append(frame)
-    begin_items(act, thread, place)
-    if not children_of(act, thread):
+    if place.statement.parallel == 1:
+        try:
+            return next_item(act, thread, place)
+        except CallableFailed:
+            thread.frames.pop()  # it is parked in front of the loop
+            raise
+    act.arrive(thread, place, ThreadStatus.Waiting)
+    if fill(act, thread, place) and not children_of(act, thread):
         return leave_fork(act, thread, place)
     return None
 
@@ -182,13 +185,13 @@ def next_item(act: Activation, thread: Thread, place: Place) -> Place:
     """Go on with the next item of a ForEach in order, or behind it. The thread's last frame is the loop's."""
     frame = thread.frames[-1]
     frame.key = None
-    act.progress = True
     container = act.evaluate(thread, place.path, lambda: _container(place.statement.items()))
     while frame.begun < (len(container) if frame.keys is None else len(frame.keys)):
         key: str | int = frame.begun if frame.keys is None else frame.keys[frame.begun]
         frame.begun += 1
         if frame.keys is None or key in container:
             frame.key = key
+            act.progress = True
             try:
                 return act.evaluate(thread, place.path, lambda: act.body.scope_of(thread)).first
             except CallableFailed:
@@ -203,24 +206,32 @@ def _again(act: Activation, thread: Thread, place: Place) -> Place:
     return next_item(act, thread, place.next)
 
 
-def begin_items(act: Activation, parent: Thread, place: Place) -> None:
-    """Begin items of a parallel ForEach, up to as many as may run side by side."""
+def fill(act: Activation, parent: Thread, place: Place) -> bool:
+    """Begin items of a parallel ForEach; False when that failed: the thread is parked, and waits for those that were begun."""
+    try:
+        _begin_items(act, parent, place)
+    except CallableFailed as failed:
+        act.park(parent, failed.path, failed.cause, attempt=1)
+        return False
+    return True
+
+
+def _begin_items(act: Activation, parent: Thread, place: Place) -> None:
+    """Begin items up to as many as may run side by side."""
     frame = parent.frames[-1]
     if frame.error is not None or frame.cancelled:
         return
     container = act.evaluate(parent, place.path, lambda: _container(place.statement.items()))
     running = len(children_of(act, parent))
-    scope = act.body.scope_of(parent)
     while running < place.statement.parallel:
         if frame.begun >= (len(container) if frame.keys is None else len(frame.keys)):
             return
         key: str | int = frame.begun if frame.keys is None else frame.keys[frame.begun]
+        if frame.keys is None or key in container:
+            first = act.evaluate(parent, place.path, lambda key=key: act.body.scope_of(parent).item(place.at, key).first)
+            _begin(act, parent, place, place.name, place.at, key, first, parent=True)
+            running += 1
         frame.begun += 1
-        if frame.keys is not None and key not in container:
-            continue
-        first = act.evaluate(parent, place.path, lambda key=key: scope.item(place.at, key).first)
-        _begin(act, parent, place, place.name, place.at, key, first, parent=True)
-        running += 1
 
 
 def _begin(
@@ -246,8 +257,7 @@ def _go(act: Activation, thread: Thread, place: Place) -> Place:
         first = place.first
     else:
         assert key is not None
-        scope = act.body.scope_of(thread)
-        first = act.evaluate(thread, place.path, lambda: _item_first(scope, place, key))
+        first = act.evaluate(thread, place.path, lambda: _item_first(act.body.scope_of(thread), place, key))
     _begin(act, thread, place, place.name, place.at, key, first, parent=False)
     return place.next
 
@@ -296,11 +306,8 @@ def check_forks(act: Activation) -> bool:
 
 def _check_fork(act: Activation, thread: Thread, place: Place) -> bool:
     before = act.instance.pc
-    if place.kind == "foreach":
-        try:
-            begin_items(act, thread, place)
-        except CallableFailed as failed:
-            thread.frames[-1].error = act.failure(failed.cause, failed.path)
+    if place.kind == "foreach" and not fill(act, thread, place):
+        return True
     if not children_of(act, thread):
         go_on(act, thread, leave_fork(act, thread, place))
         return True
@@ -322,7 +329,8 @@ def _output(act: Activation, value: Any) -> Any:
     """The output as JSON, checked against what the definition says it returns."""
     output = act.definition.output
     text = dump_json(output, value() if callable(value) else value)
-    output.validate_json(text)
+    check_restricted(text)
+    read_json(output, text)
     return from_json(text)
 
 

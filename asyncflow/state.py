@@ -15,7 +15,7 @@ from asyncflow import limits
 if TYPE_CHECKING:
     from asyncflow.workflow import Workflow
 
-SUSPECT: Final = re.compile(rb"\d{16}|\\u0000|NaN|Infinity")
+SUSPECT: Final = re.compile(rb"\d{16}|\d[eE]\+?\d{3}|\\u0000|NaN|Infinity")
 """What JSON text must have in it to break the restrictions; without it one look is enough."""
 
 
@@ -29,12 +29,9 @@ def check_restricted(text: bytes) -> None:
     Raises:
         InvalidState: with what was found.
     """
-    if SUSPECT.search(text) is not None or _brackets(text) > limits.STATE_DEPTH:
+    # Two colons are the least that a doubled key has.
+    if SUSPECT.search(text) is not None or text.count(b":") > 1 or text.count(b"{") + text.count(b"[") > limits.STATE_DEPTH:
         _check_slowly(text)
-
-
-def _brackets(text: bytes) -> int:
-    return text.count(b"{") + text.count(b"[")
 
 
 def _refuse(what: str) -> NoReturn:
@@ -104,13 +101,15 @@ _LOOSE_TYPES: Final = frozenset({"float", "any", "json", "is-instance", "definit
 class StateCodec:
     """Writes and reads the state of one workflow class."""
 
-    __slots__ = ("_fields", "_loose", "_serializer", "_validator", "cls")
+    __slots__ = ("_fields", "_loose", "_serializer", "_validator", "cls", "names")
 
     def __init__(self, cls: type[Workflow]) -> None:
         self.cls = cls
         self._serializer: SchemaSerializer = cls.__pydantic_serializer__
         self._validator: SchemaValidator = cls.__pydantic_validator__  # type: ignore[assignment]
         self._loose = _loose(cls.__pydantic_core_schema__)
+        self.names = {field: info.serialization_alias or info.alias or field for field, info in cls.model_fields.items()}
+        """How each field is called in the JSON."""
         self._fields = {
             name
             for field, info in cls.model_fields.items()
@@ -155,6 +154,8 @@ class StateCodec:
         except ValidationError as error:
             if all(one["type"] != "extra_forbidden" or len(one["loc"]) != 1 for one in error.errors(include_url=False)):
                 raise self._invalid(error) from error
+        except Exception as error:
+            raise self._broken(error) from error
         values: dict[str, Any] = from_json(text)
         extra = {name: value for name, value in values.items() if name not in self._fields}
         known = to_json({name: value for name, value in values.items() if name in self._fields})
@@ -162,6 +163,12 @@ class StateCodec:
             return self._validator.validate_json(known, by_alias=True, by_name=True), extra
         except ValidationError as error:
             raise self._invalid(error) from error
+        except Exception as error:
+            raise self._broken(error) from error
+
+    def _broken(self, error: Exception) -> InvalidState:
+        # A validator may raise anything; pydantic takes only some of it for a refusal.
+        return InvalidState(f"a validator of {self.cls.__name__} raised {type(error).__name__}: {error}")
 
     def _invalid(self, error: ValidationError) -> InvalidState:
         said = "; ".join(

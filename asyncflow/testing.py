@@ -23,7 +23,7 @@ from asyncflow.activation import Activation, Answer
 from asyncflow.codec import decode, document
 from asyncflow.definition import Body, Definition
 from asyncflow.errors import AsyncflowError, Failure, NotApplicable, NotFound, Pending
-from asyncflow.handlers import event_name
+from asyncflow.handlers import event_name, read_json
 from asyncflow.instance import Instance, Message, Status, ThreadStatus
 from asyncflow.leases import LEASE, Run, failed, finished, lapsed, take
 from asyncflow.nodes import Defines
@@ -370,7 +370,7 @@ class Simulation(Generic[W_co]):
         if spec is None:
             raise NotFound(f"{self._definition.name} has no query {name!r}")
         value = getattr(self.state, spec.method)()
-        return spec.output.validate_json(spec.output.dump_json(value, by_alias=True))
+        return read_json(spec.output, spec.output.dump_json(value, by_alias=True))
 
     def advance(self, by: timedelta, /) -> None:
         """Move the virtual clock; timers and backoffs on the way happen in their order."""
@@ -486,7 +486,7 @@ class Simulation(Generic[W_co]):
         instance = self._instance()
         if instance.status is not Status.Finished or instance.output is None:
             return None
-        return cast("R", self._definition.output.validate_json(to_json(instance.output)))
+        return cast("R", read_json(self._definition.output, to_json(instance.output)))
 
     @property
     def status(self) -> Status:

@@ -35,6 +35,14 @@ class ItemGone(LookupError):
     """The key or index of an item is no longer in the state."""
 
 
+class ItemsFailed(Exception):  # noqa: N818 - its cause is the error
+    """The `items` of a loop, or the body made for an item, raised: the thread that stands there is parked."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self.path = path
+
+
 class Region:
     """A stretch of the tree that is left as a whole: a thread, a loop, an item in order, a Try."""
 
@@ -162,21 +170,28 @@ class Scope:
 
         Raises:
             ItemGone: there is nothing under the key any more.
+            ItemsFailed: `items` or the body raised.
             LookupError: this code has no such statement (rule 24).
         """
         place = self.places.get(at)
-        if place is None:
-            raise LookupError(f"no statement at {at!r}")
-        container = place.statement.items()
+        if place is None or place.kind not in ("foreach", "go"):
+            raise LookupError(f"no statement with items at {at!r}")
+        try:
+            container = place.statement.items()
+        except Exception as error:
+            raise ItemsFailed(place.path) from error
         try:
             item = container[key]
-        except (KeyError, IndexError):
+        except (KeyError, IndexError, TypeError):
             self._items.pop((at, key), None)
             raise ItemGone(f"{at}/{key}") from None
         cached = self._items.get((at, key))
         if cached is not None and cached[0] is item:
             return cached[1]
-        scope = bind(place, item)
+        try:
+            scope = bind(place, item)
+        except Exception as error:
+            raise ItemsFailed(place.path) from error
         self._items[at, key] = (item, scope)
         return scope
 

@@ -7,18 +7,21 @@ so a reload in the middle changes nothing.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from pydantic_core import from_json
 
 from asyncflow import limits
-from asyncflow.activation import MAIN, Activation, Answer, item_chain
-from asyncflow.errors import Cancelled, Ended, Failure, Full
+from asyncflow.activation import MAIN, Activation, Answer, DecideAgain, item_chain
+from asyncflow.errors import Cancelled, Ended, Failure, Full, NotFound
 from asyncflow.handlers import dump_json
 from asyncflow.instance import Control, Failing, Frame, Signal, Status, Thread, ThreadStatus, Undo
-from asyncflow.tree import END, UNDO, ItemGone, Place, Region, again
+from asyncflow.tree import END, FORKS, UNDO, ItemGone, ItemsFailed, Place, Region, again
 
+KeptItem: TypeAlias = tuple[str, str | int, Any]
+"""Statement, key, and the item as JSON."""
 NEXT: Final = Signal("next")
 GRACE: Final = timedelta(seconds=limits.CANCEL_GRACE_SECONDS)
 
@@ -75,6 +78,7 @@ def _leave_try(act: Activation, thread: Thread, region: Region, signal: Signal) 
     del thread.frames[region.depth :]
     if signal.kind == "raise" and frame.undos:
         frame.before, frame.phase, frame.error = frame.phase, "undo", signal.failure
+        frame.undos.sort(key=_finished)
         _begin_undo(act, thread)
         return True, None
     return _settle_try(thread, region, frame, signal)
@@ -130,25 +134,45 @@ def end_of_try(act: Activation, thread: Thread, place: Place) -> Place | None:
 # -- undo --------------------------------------------------------------------------------------------------------------
 
 
-def note_undo(act: Activation, thread: Thread, place: Place) -> None:
+def items_of(act: Activation, thread: Thread) -> list[KeptItem]:
+    """The items around a thread as JSON, outermost first; those behind one that is gone are left out."""
+    kept: list[KeptItem] = []
+    scope = act.body.root
+    for at, key in item_chain(thread):
+        try:
+            inner = scope.item(at, key)
+            item = scope.places[at].statement.items()[key]
+            kept.append((at, key, from_json(dump_json(act.definition.items[at], item, round_trip=True))))
+        except (ItemGone, ItemsFailed):
+            break
+        except ValueError as error:
+            if act.body.dirty:
+                raise DecideAgain from error  # another change of this write has left what cannot be stored
+            raise
+        scope = inner
+    return kept
+
+
+def note_undo(act: Activation, thread: Thread, place: Place, before: Sequence[KeptItem] = (), *, always: bool = False) -> None:
     """Keep how to undo the step at *place*, which has finished or whose outcome is unknown.
+
+    Args:
+        before: The items around it before its result: an item that the step itself took out of the state is kept as it was then.
+        always: Also past the limit, where nobody could be told.
 
     Raises:
         Full: there are 1,000 entries.
     """
     if place.undo is None:
         return
-    kept: list[tuple[str, str | int, Any]] = []
-    scope = act.body.root
-    for at, key in item_chain(thread):
-        item = scope.places[at].statement.items()[key]
-        kept.append((at, key, from_json(dump_json(act.definition.items[at], item))))
-        scope = scope.item(at, key)
-    entries = undo_frame(thread, place.region).undos
+    kept = items_of(act, thread)
+    kept += before[len(kept) :]
+    if len(kept) < len(item_chain(thread)):
+        return  # the thread ends with its item
     total = len(act.instance.undos) + sum(len(f.undos) for t in act.instance.threads.values() for f in t.frames)
-    if total >= limits.UNDO_ENTRIES:
+    if total >= limits.UNDO_ENTRIES and not always:
         raise Full(f"expected at most {limits.UNDO_ENTRIES} steps that can be undone, found one more: leave a Try earlier")
-    entries.append(Undo(place.at, thread.visit, act.instance.pc, kept))
+    undo_frame(thread, place.region).undos.append(Undo(place.at, thread.visit, act.instance.pc, kept))
 
 
 def _begin_undo(act: Activation, thread: Thread) -> None:
@@ -165,6 +189,16 @@ def _begin_undo(act: Activation, thread: Thread) -> None:
 def after_undo(act: Activation, thread: Thread) -> None:
     """Go on when one undo has ended: to the next, else to what the error does then."""
     frame = thread.frames[-1]
+    region = None
+    if frame.at and len(frame.undos) == 1:
+        try:
+            region = act.body.scope_of(thread).places[frame.at].inner
+        except ItemGone:
+            _leave_gone(act, thread)
+            return
+        except (ItemsFailed, LookupError) as error:
+            act.park(thread, f"{frame.at}{UNDO}", NotFound(f"the undo is done, but this code finds no Try at {frame.at!r}: {error}"))
+            return
     frame.undos.pop()
     if frame.undos:
         _begin_undo(act, thread)
@@ -178,10 +212,19 @@ def after_undo(act: Activation, thread: Thread) -> None:
         else:
             end_thread(act, thread, signal)
         return
-    region = act.body.scope_of(thread).places[frame.at].inner
     assert region is not None
     taken, place = _settle_try(thread, region, frame, signal)
     go_on(act, thread, place if taken else leave(act, thread, region.outer, signal))
+
+
+def _leave_gone(act: Activation, thread: Thread) -> None:
+    """The last undo has ended in an item that is gone: what is around the item goes on (`drop_gone`)."""
+    frame = thread.frames[-1]
+    frame.undos.pop()
+    frame.after = Signal("raise", failure=frame.error) if is_cancel(frame.error) else None
+    frame.phase, frame.before, frame.error = frame.before, "", None
+    thread.position, thread.status = frame.at, ThreadStatus.Resuming
+    act.ready = act.items_changed = True
 
 
 def _undo_own(act: Activation, thread: Thread, failure: Failure, phase: str) -> bool:
@@ -190,8 +233,14 @@ def _undo_own(act: Activation, thread: Thread, failure: Failure, phase: str) -> 
     if not frame.undos:
         return False
     frame.before, frame.phase, frame.error = phase, "undo", failure
+    frame.undos.sort(key=_finished)
     _begin_undo(act, thread)
     return True
+
+
+def _finished(entry: Undo) -> int:
+    """When a step finished: undos go from the last to the first, whatever branches they were in."""
+    return entry.done
 
 
 # -- ends of threads ---------------------------------------------------------------------------------------------------
@@ -279,7 +328,7 @@ def check_ends(act: Activation) -> bool:
             if one is not thread:
                 instance.threads.pop(one.id)
         instance.undos = []
-        thread.frames[0].undos = sorted(entries, key=lambda entry: entry.done)
+        thread.frames[0].undos = entries
         if not _undo_own(act, thread, failing.error, "ending"):
             _conclude(act)
         return True
@@ -287,7 +336,7 @@ def check_ends(act: Activation) -> bool:
         main = instance.threads[MAIN]
         if main.frames[0].phase != "ending":
             return False
-        main.frames[0].undos, instance.undos = sorted(instance.undos, key=lambda entry: entry.done), []
+        main.frames[0].undos, instance.undos = instance.undos, []
         if not _undo_own(act, main, act.failure(Cancelled("cancelled"), ""), "ending"):
             _conclude(act)
         return True
@@ -297,12 +346,9 @@ def check_ends(act: Activation) -> bool:
 def _note_doubt(act: Activation, thread: Thread) -> None:
     """A step left while the outcome of an attempt is unknown can be undone too."""
     if thread.doubt:
-        try:
-            place = act.body.place_of(thread)
-        except ItemGone:
-            return
+        place = act.place_of(thread)
         if place is not None and place.kind == "step":
-            note_undo(act, thread, place)
+            note_undo(act, thread, place, always=True)
 
 
 def _conclude(act: Activation) -> None:
@@ -359,6 +405,7 @@ def _end_child(act: Activation, thread: Thread, signal: Signal) -> None:
     if signal.failure is not None and not is_cancel(signal.failure):
         if fork.error is None:
             fork.error = signal.failure
+            parent.status, parent.error = ThreadStatus.Waiting, None
             for sibling in children_of(act, parent):
                 cancel_thread(act, sibling)
         else:
@@ -369,7 +416,7 @@ def leave_fork(act: Activation, parent: Thread, place: Place) -> Place | None:
     """Go on behind a fork whose children have all ended."""
     fork = parent.frames.pop()
     # Branches hand theirs over when they end: in the order in which the steps finished they are undone.
-    undo_frame(parent, place.region).undos.extend(sorted(fork.undos, key=lambda entry: entry.done))
+    undo_frame(parent, place.region).undos.extend(fork.undos)
     if fork.error is not None:
         return leave(act, parent, place.region, raising(fork.error))
     if fork.cancelled:
@@ -378,8 +425,8 @@ def leave_fork(act: Activation, parent: Thread, place: Place) -> Place | None:
 
 
 def is_fork(thread: Thread, place: Place) -> bool:
-    """Whether a thread waits at *place* for threads it has begun."""
-    return thread.status is ThreadStatus.Waiting and place.kind in ("parallel", "foreach")
+    """Whether a thread waits at *place* for threads it has begun, or is parked there while they run."""
+    return place.kind in FORKS and len(thread.frames) > place.region.depth
 
 
 # -- cancel ------------------------------------------------------------------------------------------------------------
@@ -409,11 +456,31 @@ def cancel_thread(act: Activation, thread: Thread) -> None:
     act.touch()
     if is_fork(thread, place):
         thread.frames[-1].cancelled = True
+        thread.status, thread.error = ThreadStatus.Waiting, None
         for child in children_of(act, thread):
             cancel_thread(act, child)
         act.ready = act.threads_ended = True
         return
     raise_cancelled(act, thread, place)
+
+
+def is_shielded(act: Activation, thread: Thread) -> bool:
+    """Whether a thread is a branch begun in a Finally, which a cancel of the instance does not interrupt."""
+    parent = act.instance.threads.get(thread.parent[0]) if thread.parent else None
+    while parent is not None:
+        if any(frame.phase == "finally" for frame in parent.frames):
+            return True
+        parent = act.instance.threads.get(parent.parent[0]) if parent.parent else None
+    return False
+
+
+def cancel_late(act: Activation, thread: Thread) -> None:
+    """Raise a cancel that came while the code did not know where the thread stood (rule 24)."""
+    cancel = act.instance.control.cancel
+    parent = act.instance.threads.get(thread.parent[0]) if thread.parent else None
+    missed = cancel is not None and thread.visit <= cancel.pc and not is_shielded(act, thread)
+    if missed or (parent is not None and (parent.frames[-1].error is not None or parent.frames[-1].cancelled)):
+        cancel_thread(act, thread)
 
 
 def raise_cancelled(act: Activation, thread: Thread, place: Place) -> None:
@@ -434,7 +501,12 @@ def drop_gone(act: Activation) -> None:
             continue
         if thread.frames[-1].phase == "undo":
             continue  # its items are kept with the entry
-        depth = _gone_at(act, thread)
+        try:
+            depth = _gone_at(act, thread)
+        except ItemsFailed as failed:
+            if thread.status is not ThreadStatus.Paused:
+                act.park(thread, failed.path, failed.__cause__ or failed, attempt=1)
+            continue
         if depth == 0:
             _drop_thread(act, thread)
         elif depth is not None:
@@ -478,10 +550,21 @@ def _drop_thread(act: Activation, thread: Thread) -> None:
 
 def _skip_item(act: Activation, thread: Thread, depth: int) -> None:
     frame = thread.frames[depth]
-    entries = _take_undos(act, thread, thread.frames[depth + 1 :])
+    inside = thread.frames[depth + 1 :]
+    entries = _take_undos(act, thread, inside)
+    cancelled = _cancel_in(inside) or (thread.lease is not None and thread.lease.grace is not None)
     del thread.frames[depth + 1 :]
     frame.key = None
     place = act.body.scope_of(thread).places[frame.at]
     region = Region("each", place, place.region)
     undo_frame(thread, place.region).undos.extend(entries)
-    act.resume(thread, again(place, region))
+    if cancelled:
+        failure = act.failure(Cancelled("cancelled"), place.path)
+        go_on(act, thread, leave(act, thread, region, raising(failure)))
+    else:
+        act.resume(thread, again(place, region))
+
+
+def _cancel_in(frames: list[Frame]) -> bool:
+    """Whether a cancel was waiting in these frames for what is dropped with them: children, a Finally, an undo."""
+    return any(frame.cancelled or (frame.after is not None and is_cancel(frame.after.failure)) for frame in frames)

@@ -20,8 +20,8 @@ from asyncflow.post import post
 T = TypeVar("T")
 
 SEEN_FOR: Final = timedelta(days=limits.SEEN_DAYS)
-ANSWERS_COUNTED_FROM: Final = 16
-"""Fewer kept answers than this cannot matter: their sizes are not added up at every save."""
+SEEN_ENTRY_BYTES: Final = 120
+"""What an entry of `seen` with an answer has beside its id and answer: time, hash, status and their names."""
 
 
 def decide(
@@ -88,14 +88,15 @@ def seal(act: Activation, retention: timedelta | None = None) -> bool:
     instance = act.instance
     if not instance.ended and any(not message.lain for message in instance.inbox):
         act.changed = True  # something has been laid down
-    if not act.changed:
+    if not act.changed and not _due_is_over(act):
         return False
     act.sync()
-    if instance.state is not act.body.text:
+    if instance.state is not act.body.text or not instance.rev:
         instance.state = act.body.text
         if act.definition.labels:
             values = from_json(instance.state)
-            instance.labels = {name: values.get(name) for name in act.definition.labels}
+            written = act.definition.codec.names
+            instance.labels = {name: values.get(written.get(name, name)) for name in act.definition.labels}
     if instance.ended:
         instance.inbox = []
         if instance.expires_at is None and retention is not None:
@@ -113,39 +114,58 @@ def seal(act: Activation, retention: timedelta | None = None) -> bool:
         act.document = encode(instance)
         size = len(act.document) + len(instance.state)
         laid = act.events or any(message.kind == "event" for message in instance.inbox)
-        most = limits.DOCUMENT_EVENT_BYTES if laid and not act.cramped else limits.DOCUMENT_BYTES
-        if size > most and size > act.size:
+        most = limits.DOCUMENT_EVENT_BYTES if laid else limits.DOCUMENT_BYTES
+        if size > most and size > act.size and not act.cramped:  # cramped: nothing was added but what says so
             raise TooLarge(f"expected a document of at most {most} bytes, found {size}")
     return True
 
 
+def _due_is_over(act: Activation) -> bool:
+    """Whether a document says it is due and nothing is: saved once more, so that nobody is woken for nothing again (rule 11)."""
+    instance = act.instance
+    if instance.ended or instance.due_at is None or instance.due_at > act.now:
+        return False
+    due = due_at(act)
+    act.changed = due is None or due > act.now
+    return act.changed
+
+
 def _trim_seen(act: Activation) -> None:
+    """Keep of `seen` what rule 27 says: by age and number, answers dropped before ids."""
     seen = act.instance.seen
     oldest = act.now - SEEN_FOR
-    if len(seen) <= ANSWERS_COUNTED_FROM and not (seen and seen[0].at is not None and seen[0].at < oldest):
-        return
-    bare = [one for one in seen if not one.status]
-    if len(bare) > limits.SEEN_BARE_IDS:
-        drop = {id(one) for one in bare[: len(bare) - limits.SEEN_BARE_IDS]}
-        seen[:] = [one for one in seen if id(one) not in drop]
-    kept = len(seen) - min(len(bare), limits.SEEN_BARE_IDS)
-    if not kept:
-        return
-    while seen and ((seen[0].at is not None and seen[0].at < oldest) or len(seen) > limits.SEEN_IDS + limits.SEEN_BARE_IDS):
-        del seen[0]
-    if kept > ANSWERS_COUNTED_FROM:
+    first = next((one for one in seen if one.status), None)
+    aged = first is not None and first.at is not None and first.at < oldest
+    if not act.answers and not aged:
+        return  # nothing has come since it was trimmed
+    keyed = sum(1 for one in seen if one.status)
+    bare_over, keyed_over = len(seen) - keyed - limits.SEEN_BARE_IDS, keyed - limits.SEEN_IDS
+    if aged or bare_over > 0 or keyed_over > 0:
+        kept: list[Seen] = []
+        for one in seen:
+            if not one.status and bare_over > 0:
+                bare_over -= 1
+            elif one.status and (keyed_over > 0 or (one.at is not None and one.at < oldest)):
+                keyed_over -= 1
+            else:
+                kept.append(one)
+        seen[:] = kept
+    if keyed:
         _trim_answers(seen)
 
 
 def _trim_answers(seen: list[Seen]) -> None:
-    sizes = [len(to_json(one.answer)) + len(one.id) + 120 if one.status else len(one.id) for one in seen]
-    total = sum(sizes)
-    for position, one in enumerate(seen):
+    answers = [len(to_json(one.answer)) if one.answer is not None else 0 for one in seen]
+    total = sum(answers) + sum(_id_size(one) for one in seen)
+    for one, size in zip(seen, answers, strict=True):
         if total <= limits.SEEN_BYTES:
             return
-        if one.status and one.answer is not None:
-            total -= len(to_json(one.answer))
+        if size:
+            total -= size
             one.answer, one.dropped = None, True
     while seen and total > limits.SEEN_BYTES:
-        total -= len(seen[0].id) + 120
-        del seen[0]
+        total -= _id_size(seen.pop(0))
+
+
+def _id_size(one: Seen) -> int:
+    return len(one.id) + (SEEN_ENTRY_BYTES if one.status else 3)

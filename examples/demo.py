@@ -62,13 +62,17 @@ def one_order(folder: Path) -> None:
     CONSOLE.print(f"{len(EVENTS)} events lie in a file of JSON lines; a process feeds them to the order DemoOrder/o-1.")
     first = child(store, "feed", str(events), kill_after=1)
     died = -first.wait()
-    CONSOLE.print(f"[red]The process was ended by signal {died} ({signal.Signals(died).name}) while it printed the kitchen's ticket.")
+    CONSOLE.print(
+        f"[red]The process was ended by signal {died} ({signal.Signals(died).name}) while it printed the kitchen's ticket."
+    )
     with_what_is_stored(store)
     CONSOLE.print("Now the same command again, with the same file:")
     began = time.monotonic()
     second = child(store, "feed", str(events))
     code = second.wait()
-    CONSOLE.print(f"[green]It went on where it stood and ended with exit code {code} after {time.monotonic() - began:.1f} s.")
+    CONSOLE.print(
+        f"[green]It went on where it stood and ended with exit code {code} after {time.monotonic() - began:.1f} s."
+    )
     with_what_is_stored(store, whole=True)
 
 
@@ -139,7 +143,9 @@ def many_orders(folder: Path) -> None:
                 if process.returncode == 0:
                     break
                 assert process.returncode < 0, f"the process failed with exit code {process.returncode}"
-                progress.console.print(f"[red]killed ({signal.Signals(-process.returncode).name}) with {ended(runner)} at the door")
+                progress.console.print(
+                    f"[red]killed ({signal.Signals(-process.returncode).name}) with {ended(runner)} at the door"
+                )
         orders = list(runner.list(DemoOrder))
         statuses = [order.status for order in orders]
         attempts = sum(1 for order in orders for entry in order.history() if entry["kind"] == "failed")

@@ -1,7 +1,7 @@
 """What the demo's processes run: the pizza order of `examples.pizza` with a kitchen that is slow enough to be killed in.
 
-    python -m examples.demo_orders STORE feed EVENTS.jsonl
-    python -m examples.demo_orders STORE many COUNT
+python -m examples.demo_orders STORE feed EVENTS.jsonl
+python -m examples.demo_orders STORE many COUNT
 """
 
 import json

@@ -98,8 +98,9 @@ def main() -> None:
         print(
             f"{report.answered} answered, mean {report.mean}, {len(report.offline)} offline, e.g. {report.offline[:3]}"
         )
-        steps = sum(entry["kind"] in ("step", "failed") for entry in survey.history())
-        print(f"{steps} steps in {perf_counter() - began:.1f} s")
+        seconds = perf_counter() - began
+        ended = [entry["at"] for entry in survey.history() if entry["kind"] in ("step", "failed")]
+        print(f"{len(ended)} steps ended in {len(set(ended))} saves, {seconds:.1f} s in all")
 
 
 if __name__ == "__main__":

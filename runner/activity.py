@@ -89,10 +89,11 @@ class Wake:
 
 @dataclass(frozen=True, slots=True)
 class Unfit:
-    """This code cannot read what is stored (rule 23)."""
+    """This code cannot read what is stored (rule 23); `newer`: because it is of a newer format."""
 
     stored: Stored
     reason: str
+    newer: bool = False
 
 
 Request: TypeAlias = Load | Look | Save | Begin | Gather | Stop | Sleep | Wake | Unfit
@@ -104,6 +105,8 @@ class View:
 
     now: datetime
     room: int
+    sync: bool
+    """Whether steps that are plain functions may be taken: not while hung ones keep all threads."""
     reserve: Callable[[int], None]
     """Reserves places for attempts; a negative number gives them back."""
     tokens: Callable[[], str]
@@ -144,6 +147,7 @@ class Activity:
         self._runs: dict[str, Run] = {}
         self._renew_at: dict[str, datetime] = {}
         self._gathered = Gathered()
+        self._stale = False
         self._failures = 0
 
     def run(self) -> Generator[Request, Any, None]:
@@ -154,18 +158,20 @@ class Activity:
 
     def _work(self) -> Generator[Request, Any, None]:
         while True:
-            if self._loaded is None:
+            if self._loaded is None or self._stale:
                 stored = yield Load(self.key)
                 if stored is None:
                     return
-                self._loaded = Loaded(self._definition, stored)
+                self._stale = False
+                if self._loaded is None or self._loaded.revision != stored.revision:
+                    self._loaded = Loaded(self._definition, stored)
             view: View = yield Look()
             try:
                 act, runs = self._decide(view)
             except (Unavailable, InvalidState) as error:
                 stored = yield Load(self.key)
                 if stored is not None:
-                    yield Unfit(stored, str(error))
+                    yield Unfit(stored, str(error), newer="version" in (getattr(error, "details", None) or {}))
                 return
             if act.changed:
                 view.reserve(len(runs))
@@ -181,6 +187,10 @@ class Activity:
             yield from self._stop_lost(act)
             due = act.instance.due_at
             if self._runs:
+                if due is not None and due <= view.now:
+                    if act.statements > limits.STATEMENTS_PER_WRITE:
+                        continue  # it was stopped on its way, not by a lack of room (rule 11)
+                    yield Wake(self.key, due, starved=True)
                 self._gathered = yield Gather(self._until(due, view.now))
                 self._ended()
                 continue
@@ -199,6 +209,8 @@ class Activity:
 
         def load() -> Activation:
             act = loaded.activate(view.now, dead=view.dead, jitter=view.jitter, history=plan.history, ahead=ahead)
+            if loaded.marked and not act.instance.ended:
+                act.changed = True  # a save by code that can read it clears the mark (rule 23)
             for token in gathered.released:
                 release(act, token)
             for token, at in self._renew_at.items():
@@ -208,8 +220,9 @@ class Activity:
 
         def work(act: Activation) -> list[Run]:
             return take(
-                act, view.tokens, room=view.room, by=view.process, lease=plan.lease, cancelled=view.cancelled
-            )
+                act, view.tokens, room=view.room, sync=view.sync, by=view.process, lease=plan.lease,
+                cancelled=view.cancelled,
+            )  # fmt: skip
 
         return decide(load, gathered.messages, work, retention=plan.retention)
 
@@ -269,11 +282,13 @@ class Activity:
         return min(instants, default=None)
 
     def _ended(self) -> None:
+        if len(self._gathered.messages) > 1:
+            taken = {token: place for place, token in enumerate(self._runs)}
+            self._gathered.messages.sort(key=lambda message: taken.get(message.token, len(taken)))  # rule 14
         for token in [message.token for message in self._gathered.messages] + self._gathered.released:
             self._runs.pop(token, None)
             self._renew_at.pop(token, None)
-        if self._gathered.stale:
-            self._loaded = None
+        self._stale = self._gathered.stale
 
 
 __all__ = ["Activity", "Begin", "Conflict", "Gather", "Gathered", "Load", "Look", "Plan", "Request", "Save", "Sleep", "Stop", "Unfit", "View", "Wake"]

@@ -1,6 +1,6 @@
 """`Client`: the instances behind a server, over its HTTP interface, with the errors of `asyncflow`.
 
-It stands on `http.client` alone: a request a command is all there is, so a library would bring a dependency, and no more.
+It stands on `http.client` alone: a command makes a request or two, so a library would only bring a dependency.
 Proxies of the environment are not asked: the usual server is on this host.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 import http.client
 import inspect
 import json
+import math
 import re
 import time
 from collections.abc import Mapping
@@ -98,7 +99,7 @@ class Client:
 
     # -- instances -----------------------------------------------------------------------------------------------------
 
-    def start(self, workflow: str, body: bytes | None, *, id: str | None, key: str | None) -> JsonObject:  # noqa: A002
+    def start(self, workflow: str, body: bytes | None, *, id: str | None, key: str | None) -> JsonObject:
         """Start an instance and give it."""
         response = self._ask("POST", _path(workflow), query={"id": id}, body=body, headers={"Idempotency-Key": key})
         return self._object(response)
@@ -106,7 +107,7 @@ class Client:
     def send(
         self,
         workflow: str,
-        id: str,  # noqa: A002
+        id: str,
         event: str,
         body: bytes | None,
         *,
@@ -127,7 +128,7 @@ class Client:
                 _path(workflow, id, "events", event),
                 query={"thread": thread},
                 body=body,
-                headers={"Idempotency-Key": key, "Prefer": f"wait={wait:.3f}".rstrip("0").rstrip(".")},
+                headers={"Idempotency-Key": key, "Prefer": f"wait={math.ceil(wait)}"},
                 wait=wait,
             )
             if response.status != http.client.ACCEPTED:
@@ -140,19 +141,19 @@ class Client:
             raise AnswerDropped("the event was handled, but its answer is no longer kept")
         return response.value
 
-    def query(self, workflow: str, id: str, query: str) -> Any:  # noqa: A002
+    def query(self, workflow: str, id: str, query: str) -> Any:
         """Give what a query says."""
         return self._ask("GET", _path(workflow, id, "queries", query)).value
 
-    def get(self, workflow: str, id: str) -> JsonObject:  # noqa: A002
+    def get(self, workflow: str, id: str) -> JsonObject:
         """Give the instance."""
         return self._get(_path(workflow, id))
 
-    def timers(self, workflow: str, id: str) -> list[JsonObject]:  # noqa: A002, ARG002
+    def timers(self, workflow: str, id: str) -> list[JsonObject]:  # noqa: ARG002
         """A server does not tell them."""
         return []
 
-    def changed(self, workflow: str, id: str, since: int, seconds: float) -> JsonObject | None:  # noqa: A002
+    def changed(self, workflow: str, id: str, since: int, seconds: float) -> JsonObject | None:
         """Wait until its `pc` is greater than *since* and give it; None if that has not come within *seconds*."""
         wait = max(0, min(int(seconds), limits.PATIENCE_MAX_SECONDS))
         response = self._ask("GET", _path(workflow, id), query={"wait": str(wait), "since": str(since)}, wait=wait)
@@ -163,7 +164,7 @@ class Client:
         workflow: str | None,
         *,
         status: str | None,
-        filter: str | None,  # noqa: A002
+        filter: str | None,
         page_size: int,
         page_token: str | None,
     ) -> JsonObject:
@@ -171,14 +172,14 @@ class Client:
         query = {"status": status, "filter": filter, "page_size": str(page_size), "page_token": page_token}
         return self._get(_path(workflow or "-"), query)
 
-    def history(self, workflow: str, id: str, *, page_size: int, page_token: str | None) -> JsonObject:  # noqa: A002
+    def history(self, workflow: str, id: str, *, page_size: int, page_token: str | None) -> JsonObject:
         """Give `{entries, next_page_token}`, the oldest first."""
         return self._get(_path(workflow, id, "history"), {"page_size": str(page_size), "page_token": page_token})
 
     def operate(
         self,
         workflow: str,
-        id: str,  # noqa: A002
+        id: str,
         verb: str,
         *,
         thread: str | None = None,
@@ -195,7 +196,7 @@ class Client:
         response = self._ask("POST", f"{_path(workflow, id)}:{verb}", body=body.encode(), headers=headers)
         return self._object(response), response.status != http.client.ACCEPTED
 
-    def delete(self, workflow: str, id: str) -> None:  # noqa: A002
+    def delete(self, workflow: str, id: str) -> None:
         """Delete an ended instance."""
         self._ask("DELETE", _path(workflow, id))
 

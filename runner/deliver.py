@@ -16,7 +16,6 @@ from asyncflow.activation import Activation, Answer
 from asyncflow.definition import Definition
 from asyncflow.errors import AlreadyExists, KeyReused, NotFound, Pending, PreconditionFailed, Unavailable
 from asyncflow.instance import Message
-from asyncflow.state import InvalidState
 from asyncflow.write import decide
 from runner.bell import Bell, Patience
 from runner.committer import Committer
@@ -136,8 +135,12 @@ class Delivery:
 
             try:
                 act, _ = decide(load, (message,), _nothing, retention=self._retention(key.workflow))
-            except InvalidState as error:
-                raise Unavailable(f"{key.workflow}/{key.id}: {error}") from error
+            except Unavailable:
+                if message.kind != "resume":
+                    raise
+                if self._look_again(key, loaded):
+                    return Answer(202)
+                continue
             if not act.changed:
                 definition.release(act.body)
                 return act.answers.get(message.id)
@@ -153,6 +156,10 @@ class Delivery:
                 if time.monotonic() > until:
                     raise Unavailable(f"whether {key.workflow}/{key.id} was written is unknown: ask again with the same key")
                 time.sleep(DOUBT_RETRY_SECONDS)
+
+    def _look_again(self, key: Key, loaded: Loaded) -> bool:
+        """Make due now, in columns alone, what this code cannot read: a worker's may (rule 23). False when it was written."""
+        return self._store.defer(key.workflow, key.id, loaded.revision, until=self._store.now())
 
     def _await(self, definition: Definition[Any], key: Key, message: Message, waiting: Patience, patience: float) -> Answer:
         until = time.monotonic() + patience

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import inspect
 import logging
 import threading
@@ -30,7 +31,16 @@ Ended = Callable[[str, Message | None], None]
 class Execution:
     """The attempts in flight of one process."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, *, places: int, now: Callable[[], Any], ended: Ended, watch_copies: bool) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        places: int,
+        now: Callable[[], Any],
+        ended: Ended,
+        thread_back: Callable[[], None],
+        watch_copies: bool,
+    ) -> None:
         self._loop = loop
         self._places = places
         self._now = now
@@ -39,7 +49,8 @@ class Execution:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._expired: set[str] = set()
         """Async attempts that were cancelled because their time is over."""
-        self._threads = _Threads(loop)
+        self._thread_back = thread_back
+        self._threads = _Threads(loop, self._zombie_ended)
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._cancelled: set[str] = set()
         self._waiting: dict[str, Run] = {}
@@ -142,7 +153,8 @@ class Execution:
     def _thread_ended(self, run: Run, value: Any, error: BaseException | None, took_ms: float) -> None:
         timer = self._timers.pop(run.token, None)
         if timer is None:
-            return  # it timed out long ago: a zombie, its result is dropped
+            self._threads.take_back(run)  # it ran past its timeout just as it ended; its result is dropped
+            return
         timer.cancel()
         del self._waiting[run.token]
         if error is None and inspect.isawaitable(value):
@@ -159,6 +171,10 @@ class Execution:
         else:
             message = finished(run, value, at=self._now(), took_ms=took_ms, watch_copy=self._watch_copies)
         self._ended(run.token, message)
+
+    def _zombie_ended(self, token: str) -> None:
+        self._cancelled.discard(token)
+        self._thread_back()
 
     def _time_out(self, run: Run) -> None:
         """A sync action cannot be stopped: its attempt has failed, its thread no longer holds a place (rule 16)."""
@@ -178,8 +194,9 @@ def _since(began: float) -> float:
 class _Threads:
     """Threads for sync actions; ends are handed to the loop many at a time, which is what makes small steps fast."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, back: Callable[[str], None]) -> None:
         self._loop = loop
+        self._back = back
         self._jobs: SimpleQueue[tuple[Run, Callable[..., None]] | None] = SimpleQueue()
         self._lock = threading.Lock()
         self._idle = 0
@@ -203,6 +220,15 @@ class _Threads:
         with self._lock:
             self._abandoned.add(run.token)
             self.zombies += 1
+
+    def take_back(self, run: Run) -> None:
+        with self._lock:
+            abandoned = run.token in self._abandoned
+            if abandoned:
+                self._abandoned.discard(run.token)
+                self.zombies -= 1
+        if abandoned:
+            self._back(run.token)
 
     def close(self) -> None:
         with self._lock:
@@ -231,14 +257,16 @@ class _Threads:
             if run.token in self._abandoned:
                 self._abandoned.discard(run.token)
                 self.zombies -= 1
-                return
-            self._ends.append((ended, run, value, error, took_ms))
-            first = len(self._ends) == 1
-        if first:
-            try:
-                self._loop.call_soon_threadsafe(self._drain)
-            except RuntimeError:
-                return  # the loop is closed: nobody waits for it any more
+                tell: Callable[[], None] = functools.partial(self._back, run.token)
+            else:
+                self._ends.append((ended, run, value, error, took_ms))
+                if len(self._ends) > 1:
+                    return
+                tell = self._drain
+        try:
+            self._loop.call_soon_threadsafe(tell)
+        except RuntimeError:
+            return  # the loop is closed: nobody waits for it any more
 
     def _drain(self) -> None:
         with self._lock:

@@ -191,7 +191,7 @@ class Handle(Generic[W_co]):
     @property
     def state(self) -> W_co:
         """The typed workflow, a copy."""
-        return cast("W_co", self._definition.codec.parse(self._loaded().state)[0])
+        return cast("W_co", self._loaded().workflow())
 
     @property
     def output(self: Handle[Defines[R]]) -> R | None:

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic_core import from_json, to_json
 
 from asyncflow.activation import Activation
 from asyncflow.codec import decode
 from asyncflow.definition import Body, Definition
+from asyncflow.errors import Unavailable
 from asyncflow.instance import Instance, Message
+from asyncflow.state import InvalidState
+from asyncflow.workflow import Workflow
 from runner.stores.base import Record, Revision, Stored, Write
+
+T = TypeVar("T")
 
 
 def write_of(act: Activation, expected: Revision | None, *, history: bool) -> Write:
@@ -49,7 +54,7 @@ def _applies(ahead: Message | None, instance: Instance, body: Body[Any]) -> bool
 class Loaded:
     """A document as it was loaded or saved last, from which decisions are made, again and again if need be."""
 
-    __slots__ = ("_body", "_definition", "_document", "_instance", "_state", "revision")
+    __slots__ = ("_body", "_definition", "_document", "_instance", "_state", "marked", "revision")
 
     def __init__(self, definition: Definition[Any], stored: Stored) -> None:
         self._definition = definition
@@ -58,6 +63,8 @@ class Loaded:
         self._instance: Instance | None = None
         self._body: Body[Any] | None = None
         self.revision = stored.revision
+        self.marked = stored.reason is not None or stored.tries > 0
+        """Other code could not read it, and has said so in the store's columns (rule 23)."""
 
     @property
     def state(self) -> bytes:
@@ -69,6 +76,7 @@ class Loaded:
         self._instance, self._body = act.instance, act.body
         self._document, self._state = act.document, act.instance.state
         self.revision = revision
+        self.marked = False
 
     def keep_unchanged(self, act: Activation) -> None:
         """Go on from the values of an activation that changed nothing."""
@@ -95,8 +103,7 @@ class Loaded:
             ahead: The result of a plain step whose body, kept here, already holds the state it left.
 
         Raises:
-            Unavailable: this code cannot read the document (rule 23).
-            InvalidState: the state does not fit the class (rule 23).
+            Unavailable: this code cannot read the document, or the state does not fit the class (rule 23).
         """
         instance, self._instance = self._instance, None
         body, self._body = self._body, None
@@ -105,7 +112,7 @@ class Loaded:
             instance = decode(self._document, self._state)
         fits = body is not None and not body.dirty
         if not (fits and body is not None and (body.text is instance.state or _applies(ahead, instance, body))):
-            body = self._definition.body(instance.state)
+            body = self._fitting(self._definition.body)
         holders = instance.holders if dead is not None else frozenset[str]()
         return Activation(
             self._definition,
@@ -118,6 +125,20 @@ class Loaded:
             size=len(self._document) + len(self._state),
             placed=placed,
         )
+
+    def workflow(self) -> Workflow:
+        """The typed workflow, a copy.
+
+        Raises:
+            Unavailable: the state does not fit the class (rule 23).
+        """
+        return self._fitting(self._definition.codec.parse)[0]
+
+    def _fitting(self, read: Callable[[bytes], T]) -> T:
+        try:
+            return read(self._state)
+        except InvalidState as error:
+            raise Unavailable(f"{self._definition.name} cannot be read by this code: {error}") from error
 
     def instance(self) -> Instance:
         """The instance as values of its own.

@@ -7,7 +7,7 @@ import hashlib
 import os
 import re
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final, Protocol, Self, TypeVar, cast
 
@@ -21,6 +21,7 @@ from runner.bell import Bell
 from runner.committer import Committer
 from runner.deliver import Delivery
 from runner.handle import Handle
+from runner.settings import CONCURRENCY, load_settings
 from runner.stores import open_store
 from runner.stores.base import Key, Store
 from runner.stores.encoding import utc_now
@@ -28,8 +29,6 @@ from runner.worker import Worker
 
 W = TypeVar("W", bound=Workflow)
 
-CONCURRENCY: Final = 64
-"""How many attempts run at once unless told: more than a database pool has, far less than threads a process can hold."""
 ID: Final = re.compile(r"[A-Za-z0-9_-]{1,128}\Z")
 NO_IDS: Final = frozenset({"docs", "definition", "graph"})
 """What stands in the place of an id in HTTP paths."""
@@ -114,33 +113,15 @@ class Runner:
 
     @classmethod
     def from_env(cls, workflows: Sequence[type[Workflow]], /) -> Self:
-        """Make a Runner from ASYNCFLOW_STORE, ASYNCFLOW_CONCURRENCY, ASYNCFLOW_RETENTION, ASYNCFLOW_HISTORY (durations: seconds)."""
-        environment = os.environ
-        arguments: dict[str, Any] = {}
-        if "ASYNCFLOW_STORE" in environment:
-            arguments["store"] = environment["ASYNCFLOW_STORE"]
-        if "ASYNCFLOW_SCHEDULER" in environment:
-            arguments["scheduler"] = environment["ASYNCFLOW_SCHEDULER"]
-        problems: list[str] = []
+        """Make a Runner from the settings: `ASYNCFLOW_STORE` … of the environment, else `[tool.asyncflow]` of pyproject.toml.
 
-        def number(name: str, take: Callable[[float], None]) -> None:
-            text = environment.get(name)
-            if text is not None:
-                try:
-                    take(float(text))
-                except ValueError:
-                    problems.append(f"{name}: expected a number, found {text!r}")
+        Used are those named as the arguments: store, scheduler, concurrency, retention, history, lease. Durations are
+        written as `7d`, `12h`, `30s`, `P7D`, or a number of seconds.
 
-        number("ASYNCFLOW_CONCURRENCY", lambda value: arguments.update(concurrency=int(value)))
-        number("ASYNCFLOW_RETENTION", lambda value: arguments.update(retention=timedelta(seconds=value)))
-        history = environment.get("ASYNCFLOW_HISTORY", "").lower()
-        if history in ("true", "false"):
-            arguments["history"] = history == "true"
-        elif history:
-            number("ASYNCFLOW_HISTORY", lambda value: arguments.update(history=timedelta(seconds=value)))
-        if problems:
-            raise Malformed("; ".join(problems))
-        return cls(workflows, **arguments)
+        Raises:
+            SettingsError: All that is wrong with the settings, each with where it came from; a `Malformed`.
+        """
+        return cls(workflows, **load_settings().settings.runner_arguments())
 
     # -- instances -----------------------------------------------------------------------------------------------------
 

@@ -11,7 +11,6 @@ import random
 import secrets
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Future
 from dataclasses import replace
@@ -20,6 +19,7 @@ from typing import Any, Final
 
 from asyncflow import limits
 from asyncflow.definition import Definition
+from asyncflow.errors import Unavailable
 from asyncflow.instance import Message
 from asyncflow.retry import DEFAULT_RETRY
 from runner.activity import Activity, Begin, Gather, Gathered, Load, Look, Plan, Request, Save, Sleep, Stop, Unfit, View, Wake
@@ -36,6 +36,8 @@ RECOVER_SECONDS: Final = 10.0
 """How often dead processes are looked for, besides the start: the sweep period (DESIGN 5)."""
 DRAIN_SECONDS: Final = 25.0
 """How long a stop waits for running actions: within the 30 s that orchestrators give after SIGTERM."""
+GIVE_BACK_SECONDS: Final = 2.0
+"""How long after that cancelled actions may take to end and be given back, in one more write each."""
 HAND_OUT: Final = 256
 """How many due instances are asked for at once."""
 STORE_AWAY_SECONDS: Final = 1.0
@@ -45,11 +47,16 @@ STORE_AWAY_SECONDS: Final = 1.0
 class _Seat:
     """One activity and what it waits for."""
 
-    __slots__ = ("gathered", "gathering", "key", "loop", "timer", "woken")
+    __slots__ = ("attempts", "fed", "gathered", "gathering", "key", "loop", "looking", "timer", "woken")
 
-    def __init__(self, key: Key, loop: Generator[Request, Any, None]) -> None:
+    def __init__(self, key: Key, loop: Generator[Request, Any, None], *, looking: bool) -> None:
         self.key = key
         self.loop = loop
+        self.looking = looking
+        """It was not due: this is a look whether this code can read it (rule 23)."""
+        self.attempts = 0
+        self.fed = False
+        """It was given a place that had become free: what it leaves is for the next."""
         self.gathered = Gathered()
         self.gathering = False
         self.timer: asyncio.TimerHandle | None = None
@@ -87,7 +94,12 @@ class Worker:
         self._seats: dict[Key, _Seat] = {}
         self._owners: dict[str, _Seat] = {}
         """Whose attempt it is, by token."""
-        self._starved: deque[Key] = deque()
+        self._starved: dict[Key, None] = {}
+        """Who found no room, in order."""
+        self._refused: dict[Key, None] = {}
+        """Who found no room while hung actions kept all threads."""
+        self._full = False
+        """Due work is left in the store until there are places again: other processes may have some."""
         self._reserved = 0
         self._draining = False
         self._outcomes: list[tuple[_Seat, Outcome]] = []
@@ -112,12 +124,14 @@ class Worker:
             self._nudge = asyncio.Event()
             self._stopped = asyncio.Event()
             self._execution = Execution(
-                self._loop, places=self._concurrency, now=self._store.now, ended=self._attempt_ended, watch_copies=self._watch_copies
-            )
+                self._loop, places=self._concurrency, now=self._store.now, ended=self._attempt_ended,
+                thread_back=self._feed_refused, watch_copies=self._watch_copies,
+            )  # fmt: skip
             watch = StallWatch(self._loop)
             watch.start()
             try:
                 self._recover()
+                self._look_again()
                 ready.set_result(None)
                 await self._look_out()
             finally:
@@ -150,12 +164,16 @@ class Worker:
             left = self._execution.stop_all()
             if left:
                 LOG.warning("%d sync actions did not end within %s s: their leases will lapse", len(left), patience)
-            deadline = time.monotonic() + 2.0  # what was cancelled is given back in one more write
-            while self._execution.running > len(left) and time.monotonic() < deadline:
+            deadline = time.monotonic() + GIVE_BACK_SECONDS
+            while self._seats_besides(left) and time.monotonic() < deadline:
                 await asyncio.sleep(0.01)
-            await asyncio.sleep(0.05)
         self._stopped.set()
         self._nudge.set()
+
+    def _seats_besides(self, left: list[str]) -> bool:
+        """Whether somebody is at work who does not wait for an action that goes on."""
+        staying = {id(self._owners[token]) for token in left if token in self._owners}
+        return len(self._seats) > len(staying)
 
     async def _come_to_rest(self, patience: float) -> bool:
         deadline = time.monotonic() + patience
@@ -201,13 +219,16 @@ class Worker:
     # -- looking for work ----------------------------------------------------------------------------------------------
 
     def _recover(self) -> None:
-        """Wake what dead processes hold, and what other code could not place or read."""
+        """Wake what dead processes hold."""
         gone = self._store.dead(self._store.processes() - {self._process})
         for process in gone:
             for key in self._store.held_by(process):
-                self._wake(Key(*key), False)
+                self._wake(Key(*key), True)
+
+    def _look_again(self) -> None:
+        """Look, at the start, at what other code could not place or read: this one may."""
         for key in self._store.unfit(self._names):
-            self._wake(Key(*key), False)
+            self._wake(Key(*key), True, looking=True)
 
     async def _look_out(self) -> None:
         recovered = time.monotonic()
@@ -227,15 +248,16 @@ class Worker:
                 await asyncio.sleep(STORE_AWAY_SECONDS)
 
     def _hand_out(self) -> None:
-        room = min(HAND_OUT, 4 * self._concurrency - len(self._seats))
-        if room <= 0:
+        room = min(HAND_OUT, 4 * self._concurrency - len(self._seats) - len(self._starved))
+        self._full = room <= 0
+        if self._full:
             return
         for key in self._store.due(self._names, now=self._store.now(), limit=room, process=self._process):
-            self._wake(Key(*key), False)
+            self._wake(Key(*key), True)
 
     async def _rest(self, changed: Any) -> Any:
         """Wait until something is due, another process has written, or somebody nudges."""
-        due = self._store.next_due(self._names)
+        due = None if self._full or self._draining else self._store.next_due(self._names)
         until = time.monotonic() + RECOVER_SECONDS
         if due is not None:
             wait = max((due - self._store.now()).total_seconds(), 0.0)
@@ -257,7 +279,7 @@ class Worker:
                 self._nudge.clear()
                 return changed
 
-    def _wake(self, key: Key, written: bool) -> None:
+    def _wake(self, key: Key, written: bool, looking: bool = False) -> None:
         seat = self._seats.get(key)
         if seat is not None:
             if written:
@@ -268,7 +290,7 @@ class Worker:
         definition = self._definitions.get(key.workflow)
         if definition is None or self._draining:
             return
-        seat = _Seat(key, Activity(definition, key, self._plans[key.workflow]).run())
+        seat = _Seat(key, Activity(definition, key, self._plans[key.workflow]).run(), looking=looking)
         self._seats[key] = seat
         self._answer(seat, None)
 
@@ -283,10 +305,13 @@ class Worker:
                 if kind is Look:
                     value = self._view()
                 elif kind is Load:
-                    value = self._store.get(request.key.workflow, request.key.id)  # type: ignore[union-attr]
+                    value = self._load(seat, request.key)  # type: ignore[union-attr]
+                    if value is seat:
+                        return
                 elif kind is Begin:
                     value = None
                     self._reserved -= len(request.runs)  # type: ignore[union-attr]
+                    seat.attempts += len(request.runs)  # type: ignore[union-attr]
                     for run in request.runs:  # type: ignore[union-attr]
                         self._owners[run.token] = seat
                         self._execution.begin(run)
@@ -308,13 +333,27 @@ class Worker:
             LOG.exception("%s/%s: its activity failed; it is looked at again when it is due", *seat.key)
             self._leave(seat, failed=True)
 
+    def _load(self, seat: _Seat, key: Key) -> Any:
+        """Give what is stored; the seat itself stands for "later": a store that is away must not cost it its results."""
+        try:
+            return self._store.get(key.workflow, key.id)
+        except Unavailable as error:
+            LOG.warning("%s/%s cannot be loaded, trying again: %s", *key, error)
+            self._loop.call_later(STORE_AWAY_SECONDS, self._load_later, seat, key)
+            return seat
+
+    def _load_later(self, seat: _Seat, key: Key) -> None:
+        value = self._load(seat, key)
+        if value is not seat:
+            self._answer(seat, value)
+
     def _rarely(self, seat: _Seat, request: Request) -> Any:
         """Answer the other requests; the seat itself stands for "later"."""
         if isinstance(request, Wake):
-            if request.starved:
-                self._starved.append(request.key)
-            else:
+            if not request.starved:
                 self._note_due(request.at)
+            else:
+                (self._starved if self._execution.healthy else self._refused)[request.key] = None
             return None
         if isinstance(request, Stop):
             for token in request.cancelled:
@@ -326,7 +365,8 @@ class Worker:
             self._loop.call_later(request.seconds, self._answer, seat, None)
             return seat
         assert isinstance(request, Unfit)
-        self._set_aside(request)
+        if not (seat.looking and (request.stored.tries or request.stored.reason)):
+            self._set_aside(request)
         return None
 
     def _view(self) -> View:
@@ -334,6 +374,7 @@ class Worker:
         return View(
             now=self._store.now(),
             room=room,
+            sync=self._execution.healthy,
             reserve=self._reserve,
             tokens=self._token,
             jitter=self._random.random(),
@@ -379,6 +420,7 @@ class Worker:
         seat = self._owners.pop(token, None)
         if seat is None:
             return
+        seat.attempts -= 1
         if message is None:
             seat.gathered.released.append(token)
         else:
@@ -402,6 +444,9 @@ class Worker:
         if seat.gathered.messages or seat.gathered.released or seat.gathered.stale:
             return True
         seat.gathering = True
+        if seat.fed:
+            seat.fed = False
+            self._feed_starved()
         if request.until is not None:
             seconds = max((request.until - self._store.now()).total_seconds(), 0.0)
             seat.timer = self._loop.call_later(seconds, self._due_while_running, seat)
@@ -430,20 +475,39 @@ class Worker:
 
     def _leave(self, seat: _Seat, *, failed: bool = False) -> None:
         self._seats.pop(seat.key, None)
-        for token in [token for token, owner in self._owners.items() if owner is seat]:
-            del self._owners[token]
+        if seat.attempts:
+            for token in [token for token, owner in self._owners.items() if owner is seat]:
+                del self._owners[token]
         if seat.woken and not failed and not self._draining:
             self._loop.call_soon(self._wake, seat.key, False)
         self._feed_starved()
 
     def _feed_starved(self) -> None:
-        while self._starved and self._concurrency > self._execution.running + self._reserved and not self._draining:
-            key = self._starved.popleft()
-            if key not in self._seats:
-                self._loop.call_soon(self._wake, key, False)
-                return
+        """Let the first that found no room look again: there may be some."""
         if self._draining:
             self._starved.clear()
+        while self._starved and self._concurrency > self._execution.running + self._reserved:
+            key = next(iter(self._starved))
+            del self._starved[key]
+            seat = self._seats.get(key)
+            if seat is None:
+                self._loop.call_soon(self._wake, key, False)
+                break
+            if seat.gathering:
+                seat.fed = True
+                seat.gathering = False
+                self._cancel_timer(seat)
+                self._loop.call_soon(self._gathered, seat)
+                break
+        if self._full and len(self._seats) + len(self._starved) < 4 * self._concurrency:
+            self._nudge.set()
+
+    def _feed_refused(self) -> None:
+        """A thread that a hung action had kept is back."""
+        if self._execution.healthy:
+            self._starved.update(self._refused)
+            self._refused.clear()
+            self._feed_starved()
 
     def _note_due(self, at: datetime) -> None:
         if (at - self._store.now()).total_seconds() < RECOVER_SECONDS:
@@ -454,8 +518,7 @@ class Worker:
         stored = request.stored
         record = stored.record
         LOG.warning("%s/%s cannot be read by this code: %s", record.workflow, record.id, request.reason)
-        newer = "or older" in request.reason
-        if not newer and stored.tries + 1 >= limits.RETRY_ATTEMPTS:
+        if not request.newer and stored.tries + 1 >= limits.RETRY_ATTEMPTS:
             self._store.park(record.workflow, record.id, stored.revision, request.reason)
         else:
             delay = DEFAULT_RETRY.delay_after(min(stored.tries + 1, limits.RETRY_ATTEMPTS), random.random())  # noqa: S311

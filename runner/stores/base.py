@@ -4,8 +4,9 @@ A store keeps *records*: the two JSON texts of a document and a few columns to f
 workflows and reads neither text (but `state.PATH` in a filter). All methods are synchronous, and may be called from any
 thread. Two handles on one store stand for two processes; whatever one has acknowledged, every other one sees at once.
 
-Every method but `commit` raises `Unavailable` when the store is away or its handle closed; then nothing was changed, or,
-where its `details` are `{"in_doubt": true}`, perhaps it was. Times are aware datetimes, kept to the microsecond and given back in UTC.
+Every method but `commit` raises `Unavailable` when the store is away or its handle closed; then nothing was changed,
+or, where the error's `details` are `{"in_doubt": true}`, perhaps it was. Times are aware datetimes, kept to the
+microsecond and given back in UTC.
 """
 
 from abc import ABC, abstractmethod
@@ -272,7 +273,7 @@ class Store(ABC):
         """Say that *process* lives, until this handle is closed or the process ends in whatever way.
 
         The operating system keeps it, so that kill -9 ends it too; a child made by fork is another process. Does
-        nothing where the store does not `knows_processes`.
+        nothing unless the store `knows_processes`.
 
         Raises:
             AlreadyExists: A living process has that name. Take another one, a random one.
@@ -281,7 +282,7 @@ class Store(ABC):
 
     @abstractmethod
     def dead(self, processes: Collection[str]) -> set[str]:
-        """Return those of *processes* that no longer live, or never did; none where no store `knows_processes`."""
+        """Return those of *processes* that no longer live, or never did; none unless the store `knows_processes`."""
 
     @abstractmethod
     def processes(self) -> set[str]:

@@ -14,15 +14,20 @@ from asyncflow.errors import Malformed, TooLarge
 from runner.stores.base import RECORD_BYTES_MAX, Record
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+# What can be given back: another zone may reach a day beyond.
+_DAYS_FIRST: Final = (datetime.min.replace(tzinfo=UTC) - _EPOCH).days
+_DAYS_LAST: Final = (datetime.max.replace(tzinfo=UTC) - _EPOCH).days
 _PROCESS = re.compile(rf"[A-Za-z0-9_-]{{1,{limits.ID_CHARACTERS}}}")
 
 
 def micros(moment: datetime) -> int:
-    """Return the microseconds from 1970 to *moment*, exactly; `Malformed` if it has no zone."""
+    """Return the microseconds from 1970 to *moment*, exactly; `Malformed` if it has no zone, or is no year of UTC."""
     try:
         since = moment - _EPOCH
     except TypeError:
         raise Malformed(f"a time has a zone, this one has none: {moment!r}") from None
+    if not _DAYS_FIRST <= since.days <= _DAYS_LAST:
+        raise Malformed(f"a time lies in the years 1 to 9999 of UTC, this one does not: {moment!r}")
     return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
 
 
@@ -57,7 +62,7 @@ def check_record(record: Record) -> None:
     if size > RECORD_BYTES_MAX:
         raise TooLarge(f"{record.workflow}/{record.id} has {size} bytes, a store keeps at most {RECORD_BYTES_MAX}")
     for name, value in record.labels.items():
-        if not _is_label(value):
+        if not _is_text(name) or not _is_label(value):
             raise Malformed(f"{record.workflow}/{record.id}: label {name!r} is {value!r}, which is no plain JSON value")
     for process in record.holders:
         check_process(process)
@@ -65,14 +70,24 @@ def check_record(record: Record) -> None:
 
 def _is_label(value: object) -> bool:
     match value:
-        case None | bool() | str():
+        case None | bool():
             return True
+        case str():
+            return _is_text(value)
         case int():
             return abs(value) <= limits.JSON_INTEGER_MAX
         case float():
             return math.isfinite(value)
         case _:
             return False
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
+    return True
 
 
 def check_process(process: str) -> None:
@@ -94,6 +109,6 @@ def encode_entries(entries: Sequence[Mapping[str, JsonValue]]) -> tuple[int, byt
             raise Malformed(f"the entries of a write have growing integers `n` > 0, these have {numbers}")
         last = number
     try:
-        return last, to_json(entries, inf_nan_mode="constants")
+        return last, to_json(entries, inf_nan_mode="null")
     except (PydanticSerializationError, ValueError) as error:
         raise Malformed(f"history entries are JSON: {error}") from error

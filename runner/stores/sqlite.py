@@ -27,12 +27,7 @@ from runner.stores.base import (
     Summary,
     Write,
 )
-from runner.stores.encoding import (
-    micros,
-    moment,
-    moment_or_none,
-    utc_now,
-)
+from runner.stores.encoding import micros, moment, moment_or_none, utc_now
 from runner.stores.filters import parse_filter
 from runner.stores.locks import ProcessLocks
 from runner.stores.pages import NUMBER, PLACE, check_page_size, list_question, make_token, read_token
@@ -272,11 +267,12 @@ class SqliteStore(Store):
 
     def enter(self, process: str) -> None:
         """See `Store.enter`. The lock is on a file in a folder beside the database."""
-        self._file.read("SELECT 1")
+        self._file.check_open()
         self._locks.enter(process)
 
     def dead(self, processes: Collection[str]) -> set[str]:
         """See `Store.dead`."""
+        self._file.check_open()
         return self._locks.dead(processes)
 
     def processes(self) -> set[str]:

@@ -39,10 +39,8 @@ WRITER_CACHE_KIB: Final = 32 * limits.KIB
 READER_CACHE_KIB: Final = 2 * limits.KIB
 # A larger file is checked beside the work, in a thread: a restart must not wait for a minute (DESIGN 6: 2 s).
 CHECK_AT_ONCE_BYTES: Final = 64 * limits.KIB * limits.KIB
-# Between two tries where SQLite does not wait by itself: while another process turns a new file into a WAL file.
+# Between two tries where SQLite does not wait by itself.
 _TRY_AGAIN_SECONDS: Final = 0.01
-
-
 # The `details` of an `Unavailable` that came from the commit itself: whether it is in the file shows when it is read.
 IN_DOUBT: Final[dict[str, JsonValue]] = {"in_doubt": True}
 
@@ -87,12 +85,8 @@ class SqliteFile:
 
     def read(self, sql: str, bindings: Sequence[ColumnValue] = ()) -> list[Any]:
         """Return the rows of one query, as of the last commit of anybody; `Unavailable` if that fails."""
-        if self._closed.is_set():
-            raise self._is_closed()
-        try:
-            connection = self._idle.pop() if self._idle else self._connect_reader()
-        except apsw.Error as error:
-            raise unavailable(error, str(self.path)) from error
+        self.check_open()
+        connection = self._borrow_reader()
         try:
             return connection.execute(sql, bindings).fetchall()
         except apsw.Error as error:
@@ -131,15 +125,14 @@ class SqliteFile:
                 self._roll_back(None)
                 raise
             finally:
-                if not durable and self._writer is not None:
-                    _flush_commits(connection, True)
+                if not durable:
+                    self._flush_again()
             return result
 
     def data_version(self) -> int:
         """Return a number that differs when anybody has committed since; a few microseconds, without the disk."""
         with self._watching:
-            if self._closed.is_set():
-                raise self._is_closed()
+            self.check_open()
             try:
                 if self._watcher is None:
                     self._watcher = self._connect_reader()
@@ -147,14 +140,21 @@ class SqliteFile:
             except apsw.Error as error:
                 raise self._failure(error) from error
 
+    def check_open(self) -> None:
+        """Raise `Unavailable` once `close` was called."""
+        if self._closed.is_set():
+            raise Unavailable(f"{self.path}: the store is closed")
+
     def close(self) -> None:
         """Close all connections; a transaction under way is waited for, a check of the file is not."""
         self._closed.set()
-        if self._checker is not None:
+        while self._checker is not None and self._checker.is_alive():
             checked = self._checked
             if checked is not None:
-                checked.interrupt()
-            self._checker.join()
+                with contextlib.suppress(apsw.Error):
+                    checked.interrupt()
+            # Again and again: an interrupt before its query has begun is lost.
+            self._checker.join(_TRY_AGAIN_SECONDS)
         with self._watching:
             if self._watcher is not None:
                 _close(self._watcher)
@@ -191,9 +191,16 @@ class SqliteFile:
         _flush_commits(connection, True)
         return connection
 
+    def _borrow_reader(self) -> apsw.Connection:
+        with contextlib.suppress(IndexError):
+            return self._idle.pop()
+        try:
+            return self._connect_reader()
+        except apsw.Error as error:
+            raise self._failure(error) from error
+
     def _writer_now(self) -> apsw.Connection:
-        if self._closed.is_set():
-            raise self._is_closed()
+        self.check_open()
         if self._broken is not None:
             raise self._broken
         if self._writer is None:
@@ -219,6 +226,14 @@ class SqliteFile:
         if error is not None and not isinstance(error, (apsw.BusyError, apsw.FullError, *ROW_FAULTS)):
             self._discard_writer()
 
+    def _flush_again(self) -> None:
+        """Let the next commit wait for the disk; a connection that does not obey must never be used again."""
+        try:
+            if self._writer is not None:
+                _flush_commits(self._writer, True)
+        except apsw.Error:
+            self._discard_writer()
+
     def _discard_writer(self) -> None:
         writer, self._writer = self._writer, None
         if writer is not None:
@@ -229,9 +244,6 @@ class SqliteFile:
         if isinstance(error, BROKEN):
             self._broken = failure
         return failure
-
-    def _is_closed(self) -> Unavailable:
-        return Unavailable(f"{self.path}: the store is closed")
 
     # -- opening -------------------------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from pydantic_core import from_json, to_json
 from asyncflow.errors import AsyncflowError, Malformed
 from runner.stores.base import Conflict, Exists, Failed, Label, Outcome, Saved, Write
 from runner.stores.encoding import check_record, encode_entries, micros, micros_or_none
+from runner.stores.sqlite_errors import ROW_FAULTS
 from runner.stores.sqlite_schema import ColumnValue
 from runner.stores.sqlite_search import indexed
 
@@ -81,6 +82,8 @@ def prepare(write: Write) -> PreparedWrite | Failed:
         )
     except AsyncflowError as error:
         return Failed(error)
+    except ROW_FAULTS as error:
+        return Failed(Malformed(f"{record.workflow}/{record.id} cannot be stored: {error}"))
 
 
 def apply(connection: apsw.Connection, row: PreparedWrite) -> Outcome:

@@ -75,7 +75,11 @@ def line_of(process: subprocess.Popen[str]) -> str:
 
 def end(process: subprocess.Popen[str]) -> None:
     process.kill()
-    process.communicate()
+    if process.stdin is not None:
+        process.stdin.close()
+    if process.stdout is not None:
+        process.stdout.close()
+    process.wait()
 
 
 # -- what lies there ---------------------------------------------------------------------------------------------------
@@ -302,15 +306,18 @@ for number in range(20):
 store.close()
 """
     processes = [start(program, path, name) for name in "abc"]
-    for process in processes:
-        assert line_of(process) == "ready"
-    for process in processes:
-        assert process.stdin is not None
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    for process in processes:
-        process.communicate()
-        assert process.returncode == 0
+    try:
+        assert [line_of(process) for process in processes] == ["ready"] * 3
+        for process in processes:
+            assert process.stdin is not None
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        for process in processes:
+            process.communicate()
+            assert process.returncode == 0
+    finally:
+        for process in processes:
+            end(process)
     store = SqliteStore(path)
     assert sorted(listed(store)) == sorted(f"{name}-{number}" for name in "abc" for number in range(20))
     store.close()
@@ -372,18 +379,18 @@ say(child)
 os.kill(os.getpid(), signal.SIGKILL)
 """
     process = start(program, path)
-    child = int(line_of(process))
-    process.wait()
-    store = SqliteStore(path)
     try:
-        os.kill(child, 0)  # it lives, and has the parent's files open still
+        child = int(line_of(process))
+        process.wait()
+        store = SqliteStore(path)
+        os.kill(child, 0)  # it lives, and has copies of its parent's files
         assert store.dead({"host-1"}) == {"host-1"}
         assert sorted(listed(store)) == ["child", "parent"]
         assert numbers(store, "parent") == [1, 2, 3]
         assert read(store, "parent").rev == 3
+        store.close()
     finally:
         end(process)  # closes the child's input, which ends it
-        store.close()
     again = SqliteStore(path)
     assert numbers(again, "parent") == [1, 2, 3]
     again.close()

@@ -1,29 +1,31 @@
 """The parts of the pages that are made from the code: statuses, limits, errors.
 
-A page marks such a part with `<!-- generated: NAME -->` and `<!-- end of NAME -->`; `python -m tests.docs.generated` writes
-all of them anew, and a test says when that was forgotten.
+A page marks such a part with `<!-- generated: NAME -->` and `<!-- end of NAME -->`. `python -m tests.docs.generated`
+writes all of them anew, and a test says when that was forgotten.
 """
 
 import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Collection, Iterator, Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from asyncflow import errors, instance, limits
 
 DOCS: Final = Path(__file__).parents[2] / "docs"
+S = TypeVar("S", bound=StrEnum)
 PART: Final = re.compile(r"(?<=<!-- generated: )(?P<name>\w+) -->\n.*?(?=<!-- end of (?P=name) -->)", re.DOTALL)
 
 
 # -- statuses ----------------------------------------------------------------------------------------------------------
 
 
-def moves(table: Mapping[StrEnum, Set[StrEnum]], begins: StrEnum, ends: str = "") -> str:
+def moves(table: Mapping[S, Collection[S]], begins: S, ends: str = "") -> str:
     """Draw a table of transitions and write it down: the picture first.
 
     Args:
+        table: Where each status may lead.
         begins: The status of what was just made.
         ends: What leads out of every status; where it is empty, those that nothing leaves are the ends.
     """
@@ -73,7 +75,7 @@ def shown(name: str, value: object) -> str:
     if not isinstance(value, int | float):
         raise TypeError(f"the limit {name} is no number: {value!r}")
     if name == "JSON_INTEGER_MAX":
-        return "2<sup>53</sup> − 1"
+        return "2<sup>53</sup> \N{MINUS SIGN} 1"
     if name.endswith("_BYTES"):
         return f"{value / limits.KIB:g} KiB"
     if name.endswith("_SECONDS") or "_SECONDS_" in name:

@@ -61,7 +61,7 @@ class Light(StrEnum):
 
 
 def test_a_table_is_drawn() -> None:
-    table: dict[StrEnum, frozenset[StrEnum]] = {Light.Red: frozenset(Light), Light.Green: frozenset()}
+    table = {Light.Red: frozenset(Light), Light.Green: frozenset()}
     text = moves(table, Light.Red)
     assert "Red --> Green" in text
     assert "Red --> Red" not in text

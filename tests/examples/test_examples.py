@@ -33,20 +33,18 @@ def printed_by(name: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("name, line", [
-    ("pizza", "bill: total=Decimal('7.50') payments=[Decimal('5.00'), Decimal('2.50')]"),
-    ("approval", "outcome: outcome='approved' by='carol' why=''"),
-    ("fan_out", "980 answered, mean "),
-    ("transfer", "accounts: {'ann': 7000, 'bob': 3000, 'eve': 0} in all 10000"),
-    ("agent", "answer: buy cake: paid 24 coins; buy pony: refused: where would it sleep?"),
-])  # fmt: skip
-def test_it_runs_offline_and_prints(name: str, line: str) -> None:
-    assert any(printed.startswith(line) for printed in printed_by(name).splitlines())
+LINES = {
+    "pizza": "bill: total=Decimal('7.50') payments=[Decimal('5.00'), Decimal('2.50')]",
+    "approval": "outcome: outcome='approved' by='carol' why=''",
+    "fan_out": "957 answered, mean 19.7, 43 offline",
+    "transfer": "accounts: {'ann': 7000, 'bob': 3000, 'eve': 0} in all 10000",
+    "agent": "answer: buy cake: paid 24 coins; buy pony: refused: where would it sleep?",
+}
 
 
-def test_no_example_is_left_out_here() -> None:
-    mark = next(mark for mark in test_it_runs_offline_and_prints.pytestmark if mark.name == "parametrize")
-    assert {name for name, _ in mark.args[1]} == {path.stem for path in RUN}
+@pytest.mark.parametrize("path", RUN, ids=lambda path: path.stem)
+def test_it_runs_offline_and_prints(path: Path) -> None:
+    assert any(printed.startswith(LINES[path.stem]) for printed in printed_by(path.stem).splitlines())
 
 
 @pytest.mark.parametrize("path", RUN, ids=lambda path: path.stem)

@@ -41,7 +41,6 @@ from tests.property.programs import (
 
 BASES = {"Bang": ("Bang", "Boom", "Exception"), "Boom": ("Boom", "Exception"), "Cancelled": ("Cancelled",)}
 BASES["TerminalError"] = ("TerminalError", "Exception")
-SHIELDED_BRANCHES = True  # a branch begun in a Finally is part of it: a cancel does not interrupt it (PROTOCOL 29)
 DEFAULT_POLICY = Policy(max_attempts=20, delay=0, exhausted="pause")  # delay 0 stands for the default's seconds
 DEFAULT_DELAYS = (timedelta(seconds=1), timedelta(minutes=15))  # first delay, and where growing ends
 
@@ -181,6 +180,7 @@ class Thread:
     block: Block | None = None
     outcome: tuple[object] | Signal | None = (None,)  # what the walk gets when it goes on
     shields: int = 0  # Finally and undo around the place, which a cancel does not interrupt
+    shielded: bool = False  # a branch begun in a Finally is part of it: a cancel of the instance does not interrupt it
     cancelled: bool = False
     owed: bool = False  # a cancel that has not been raised yet
 
@@ -358,7 +358,7 @@ class Walker:
 
     def branch(self, fork: Fork, name: str, body: list[Node], at: Place, ref: Ref | None = None) -> None:
         thread = self.spawn(name, at, ref=ref)
-        thread.fork, thread.shields = fork, int(SHIELDED_BRANCHES and at.thread.shields > 0)
+        thread.fork, thread.shielded = fork, at.thread.shields > 0 or at.thread.shielded
         fork.children.append(thread)
         item = thread.refs[-1] if ref else at.item
         thread.gen = self.whole(body, dataclasses.replace(at, thread=thread, frame=thread.frames[0], item=item))
@@ -427,7 +427,7 @@ class Walker:
         if node.final is not None:
             at.thread.shields += 1
             yield Ready()
-            own = yield from self.guarded(self.body(node.final, at.within("finally")))
+            own = yield from self.guarded(self.body(node.final, at.within(node.final_name)))
             at.thread.shields -= 1
             cancel = self.due_cancel(at.thread)
             if own is not None:
@@ -439,7 +439,7 @@ class Walker:
         yield Ready()
         if handler.noted:
             note(self.state, f"caught {leaving.type} {leaving.message}", (), Item)
-        yield from self.body(handler.body, at.within(f"except {'|'.join(handler.errors)}"))
+        yield from self.body(handler.body, at.within(handler.name))
 
     def due_cancel(self, thread: Thread) -> bool:
         """At the end of a Finally or an undo: whether a cancel becomes what follows."""

@@ -115,7 +115,8 @@ class Machine(Walker):
         if not self.cancelling:
             self.cancelling = True
             for thread in list(self.threads):
-                self.stop(thread)
+                if not thread.shielded:
+                    self.stop(thread)
             self.settle()
         return "ok"
 
@@ -433,6 +434,10 @@ class Machine(Walker):
         elif thread.id == "main":
             self.main_end = ("Failed", signal) if isinstance(signal, Raised) else ("Finished", value)
             self.main_end = ("Cancelled", None) if isinstance(signal, Stopped) else self.main_end
+        self.check_end()
+
+    def check_end(self) -> None:
+        """Under a cancel the end of main waits for the other threads."""
         if self.main_end is not None and (not self.threads or not self.cancelling):
             self.end_instance(*self.main_end)
 
@@ -507,6 +512,7 @@ class Machine(Walker):
             self.end_branch(thread, None)
         else:
             self.kept += entries_of(thread)
+        self.check_end()
 
 
 def parked(block: object) -> Raised | None:

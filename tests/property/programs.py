@@ -144,6 +144,7 @@ class Handler:
 
     errors: tuple[str, ...] = ("Boom",)
     noted: bool = True
+    name: str = ""
     body: list[Node] = field(default_factory=list)
 
 
@@ -153,6 +154,7 @@ class Try(Node):
     handlers: list[Handler] = field(default_factory=list)
     final: list[Node] | None = None
     named: bool = True
+    final_name: str = "finally"
 
 
 @dataclass
@@ -324,6 +326,8 @@ class Numbering:
             inner = Scope() if node.named else scope
         else:
             inner = Scope()
+        if isinstance(node, Try) and node.final is not None:
+            inner.first("Try")  # one without a name directly inside would have a second `finally` in one scope
         if isinstance(node, Go):
             node.name = f"go{self.tag}" if node.name.startswith("g") else node.name
         self.inside(node, inner)
@@ -351,7 +355,9 @@ class Numbering:
         elif isinstance(node, Try):
             self.body(node.body, inner)
             for handler in node.handlers:
+                handler.name = inner.kind(f"except {'|'.join(handler.errors)}")
                 self.body(handler.body, Scope())
+            node.final_name = inner.kind("finally") if node.final is not None else ""
             self.body(node.final or [], Scope())
         elif isinstance(node, Seq | Each | Go):
             self.body(node.body, inner)

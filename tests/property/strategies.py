@@ -250,7 +250,7 @@ class Grower:
         # An Except behind one that takes the same errors is refused: from the narrow to the wide.
         drawn = self.draw(st.lists(st.sampled_from(WIDENING), min_size=least, max_size=2, unique=True))
         for errors in sorted(drawn, key=WIDENING.index):
-            node.handlers.append(Handler(errors, not self.chance(3), self.body(after, 0, 2)))
+            node.handlers.append(Handler(errors, not self.chance(3), body=self.body(after, 0, 2)))
         return node
 
     def fork(self, around: Around) -> Node:

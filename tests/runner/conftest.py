@@ -5,11 +5,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import time
+from threading import Event
+
 import pytest
 
 from asyncflow import Workflow
-from runner import Runner
-from tests.runner.gates import Gate
+from runner import Handle, Runner
+from tests.runner.gates import PATIENCE, Gate
 
 Open: TypeAlias = Callable[..., Runner]
 
@@ -49,3 +52,16 @@ def gate(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Ite
     monkeypatch.setattr(request.module, "GATE", gate)
     yield gate
     gate.open()
+
+
+def wait_for(runner: Runner, handle: Handle[Any], fits: Callable[[], bool]) -> None:
+    """Wait until what is stored of an instance fits, looking after every save of this process."""
+    saved = Event()
+    runner.bell.listen(handle._key, saved.set)
+    deadline = time.monotonic() + PATIENCE
+    try:
+        while not fits():
+            assert saved.wait(deadline - time.monotonic()), f"{handle}: {handle.status}, {handle.threads}"
+            saved.clear()
+    finally:
+        runner.bell.leave(handle._key, saved.set)

@@ -5,7 +5,7 @@ from concurrent.futures import Future
 from threading import Condition
 from typing import Final
 
-PATIENCE: Final = 60.0
+PATIENCE: Final = 30.0
 """Seconds until a test gives up on a gate: only a hang meets it, however busy the machine is."""
 
 
@@ -57,3 +57,11 @@ class Gate:
 
         with self._changed:
             assert self._changed.wait_for(fits, PATIENCE), f"{self.came} came, {self.here} are here"
+
+    def pause(self, seconds: float = 0.005) -> bool:
+        """Rest a moment, in a sync action that looks around meanwhile; True once the gate is open."""
+        try:
+            self._open.result(seconds)
+        except TimeoutError:
+            return False
+        return True
