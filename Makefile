@@ -8,7 +8,7 @@ PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo test check lint format type bench clean
+.PHONY: help setup demo test check lint format type bench bench-peers clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -41,6 +41,9 @@ type: setup ## Check the types (mypy --strict)
 
 bench: setup ## Measure; prints one JSON object and nothing else
 	@$(PY) -m benchmarks --json
+
+bench-peers: setup ## The same work in DBOS and LangGraph, each in an environment of its own; prints the ratios
+	@$(PY) -m benchmarks.peers
 
 clean: ## Remove caches and build results (not .venv)
 	@rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache .runs build dist

@@ -258,7 +258,7 @@ class Activation:
         Raises:
             CallableFailed: it raised.
         """
-        token = CURRENT.set(self.context(thread, path))
+        token = CURRENT.set(lambda: self.context(thread, path))  # few conditions ask for it
         try:
             return function()
         except ItemGone:

@@ -6,15 +6,16 @@ import types
 import typing
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Final, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Final, get_args, get_origin
 
 from pydantic import BaseModel
 
-from asyncflow.definition import Definition
 from asyncflow.errors import Problem
-from asyncflow.handlers import MISSING, Signature, awaited_result, signature_of
-from asyncflow.messages import type_of_result
+from asyncflow.handlers import MISSING, Signature, awaited_result, signature_of, type_of_result
 from asyncflow.tree import Place, Region
+
+if TYPE_CHECKING:
+    from asyncflow.definition import Definition
 
 BLOCKING: Final = frozenset({"step", "select", "waitevent", "waitfor", "waituntil", "parallel", "foreach", "join"})
 """Statements at which a thread may stand; a loop without one can never block."""

@@ -225,7 +225,7 @@ def decode(text: bytes | Mapping[str, Any], state: bytes) -> Instance:
         raise Unavailable(f"the document cannot be read: it is no JSON: {error}") from error
     version = packed.get("version") if isinstance(packed, dict) else None
     if not isinstance(version, int):
-        raise Unavailable(f"the document cannot be read: expected an object with a version, found {text[:80]!r}")  # type: ignore[index]
+        raise Unavailable(f"the document cannot be read: expected an object with a version, found {str(packed)[:80]}")
     if version > FORMAT_VERSION:
         raise Unavailable(
             f"expected a document of format {FORMAT_VERSION} or older, found {version!r} in "

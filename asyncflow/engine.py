@@ -11,7 +11,7 @@ from typing import Any
 from asyncflow import limits
 from asyncflow.activation import MAIN, Activation, Answer, CallableFailed, DecideAgain
 from asyncflow.definition import Definition
-from asyncflow.errors import Awaited, Full, NotAwaited, NotFound, TerminalError, TooLarge
+from asyncflow.errors import Awaited, NotAwaited, NotFound, TerminalError, TooLarge
 from asyncflow.instance import Frame, Instance, Message, Stray, Thread, ThreadStatus
 from asyncflow.messages import OPERATOR, handle, settle, stands_still, take_event, taker, void_after_grace
 from asyncflow.post import answer_of, post

@@ -7,6 +7,7 @@ import typing
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import islice
 from typing import Any, TypeVar, cast, get_args, get_origin, overload
 
 from jsonschema import Draft202012Validator
@@ -26,6 +27,11 @@ MISSING: Any = inspect.Parameter.empty
 EVENT_MARK = "__asyncflow_event__"
 QUERY_MARK = "__asyncflow_query__"
 JSON_DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+INPUT_ERRORS = 20
+"""How many places of an input are named that do not fit: a hostile one has as many as it has bytes."""
+INPUT_ERROR_CHARACTERS = 500
+"""A schema's message quotes what it found, which may be the whole input."""
 
 ADAPTER_CONFIG = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64", ser_json_inf_nan="constants")
 """How types that are no models become JSON: bytes as base64; a NaN stays one, so that it is refused and not turned into null."""
@@ -219,6 +225,17 @@ def read_json(adapter: TypeAdapter[Any], text: bytes) -> Any:
     return adapter.validate_json(text, extra="ignore")
 
 
+def type_of_result(cls: type[Any], step: Any) -> TypeAdapter[Any]:
+    """The type of the result of a step of the workflow *cls*."""
+    annotation = MISSING if step.action is None else awaited_result(signature_of(step.action))
+    if annotation is MISSING and step.then is not None:
+        parameters = signature_of(step.then).parameters
+        annotation = parameters[0][1] if parameters else MISSING
+    if annotation is MISSING and step.into is not None:
+        annotation = cls.model_fields[step.into].annotation
+    return adapter_of(annotation)
+
+
 class Input:
     """What an event or a start takes: nothing, or one value with a schema."""
 
@@ -249,8 +266,8 @@ class Input:
                 raise InvalidInput("expected no input", details={"errors": [{"path": "", "message": "expected no input"}]})
             return
         errors = [
-            {"path": "/".join(str(part) for part in error.absolute_path), "message": error.message}
-            for error in self.validator.iter_errors(value)
+            {"path": "/".join(str(part) for part in error.absolute_path), "message": _cut(error.message)}
+            for error in islice(self.validator.iter_errors(value), INPUT_ERRORS)
         ]
         if errors:
             raise invalid_input(errors)
@@ -273,6 +290,10 @@ class Input:
                     for one in error.errors(include_url=False, include_context=False, include_input=False)
                 ]
             ) from error
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= INPUT_ERROR_CHARACTERS else text[:INPUT_ERROR_CHARACTERS] + "…"
 
 
 def invalid_input(errors: list[dict[str, str]]) -> InvalidInput:

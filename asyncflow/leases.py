@@ -12,9 +12,8 @@ from asyncflow import limits
 from asyncflow.activation import Activation
 from asyncflow.definition import Body
 from asyncflow.errors import Failure
-from asyncflow.handlers import dump_json
+from asyncflow.handlers import dump_json, type_of_result
 from asyncflow.instance import Lease, Message, Thread, ThreadStatus
-from asyncflow.messages import type_of_result
 from asyncflow.state import InvalidState, check_restricted
 from asyncflow.tree import Place
 from asyncflow.unwind import raise_cancelled

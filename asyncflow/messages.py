@@ -22,7 +22,7 @@ from asyncflow.errors import (
     TerminalError,
     Uncertain,
 )
-from asyncflow.handlers import MISSING, adapter_of, awaited_result, dump_json, read_json, signature_of
+from asyncflow.handlers import dump_json, read_json, type_of_result
 from asyncflow.instance import Cancelling, Message, Seen, Thread, ThreadStatus
 from asyncflow.resume import holds
 from asyncflow.state import InvalidState, check_restricted
@@ -232,17 +232,6 @@ def _park_with_result(act: Activation, thread: Thread, place: Place, message: Me
 def result_type(act: Activation, place: Place) -> TypeAdapter[Any]:
     """The type of a step's result: what the action says it returns, else what takes it."""
     return type_of_result(act.definition.cls, place.statement)
-
-
-def type_of_result(cls: type[Any], step: Any) -> TypeAdapter[Any]:
-    """The type of the result of a step of the workflow *cls*."""
-    annotation = MISSING if step.action is None else awaited_result(signature_of(step.action))
-    if annotation is MISSING and step.then is not None:
-        parameters = signature_of(step.then).parameters
-        annotation = parameters[0][1] if parameters else MISSING
-    if annotation is MISSING and step.into is not None:
-        annotation = cls.model_fields[step.into].annotation
-    return adapter_of(annotation)
 
 
 def _step_done(act: Activation, thread: Thread, place: Place, items: list[KeptItem]) -> None:
@@ -573,4 +562,4 @@ def handle(act: Activation, message: Message) -> None:
             )  # fmt: skip
 
 
-__all__ = ["HANDLE", "OPERATOR", "handle", "settle", "stands_still", "stopped", "take_event", "taker", "type_of_result", "void_after_grace"]
+__all__ = ["HANDLE", "OPERATOR", "handle", "settle", "stands_still", "stopped", "take_event", "taker", "void_after_grace"]

@@ -8,7 +8,16 @@ from pydantic_core import to_json
 
 from asyncflow import errors, limits
 from asyncflow.activation import Activation, Answer
-from asyncflow.errors import AsyncflowError, Ended, Full, InvalidInput, KeyReused, Malformed, NotApplicable, NotFound, TooLarge
+from asyncflow.errors import (
+    Ended,
+    Full,
+    InvalidInput,
+    KeyReused,
+    Malformed,
+    NotApplicable,
+    NotFound,
+    TooLarge,
+)
 from asyncflow.instance import Message, Seen, Status
 from asyncflow.messages import HANDLE, settle
 from asyncflow.state import check_restricted

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import pytest
 
 from asyncflow.testing import Simulate
@@ -11,4 +13,4 @@ from asyncflow.testing import simulate as _simulate
 @pytest.fixture
 def simulate() -> Simulate:
     """Give `asyncflow.testing.simulate`."""
-    return _simulate
+    return cast("Simulate", _simulate)

@@ -87,8 +87,8 @@ class Context:
         return self._cancelled is not None and self._cancelled()
 
 
-CURRENT: ContextVar[Context | None] = ContextVar("asyncflow_context", default=None)
-"""The context of the code that runs now; a ContextVar, so that it follows into threads and tasks."""
+CURRENT: ContextVar[Context | Callable[[], Context] | None] = ContextVar("asyncflow_context", default=None)
+"""The context of the code that runs now, or what makes it when it is asked for; it follows into threads and tasks."""
 
 
 class ReadsState(AttributeError):
@@ -140,6 +140,9 @@ class Workflow(BaseModel):
                 "self.context is there only while an action, a handler or a callable of the walk runs "
                 "(not in definition(), queries, or conditions of When and WaitUntil, which nothing wakes when the clock moves)"
             )
+        if not isinstance(context, Context):
+            context = context()
+            CURRENT.set(context)  # asked twice, it is the same one: its random goes on where it was
         return context
 
     def definition(self) -> Section[Any]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any
 
 from asyncflow.activation import Answer
 from runner.stores.base import Key
 
 Heard = Callable[[], None]
+Told = Callable[[Answer], None]
 
 
 class Bell:
@@ -19,7 +19,7 @@ class Bell:
         self._lock = threading.Lock()
         self._listeners: dict[Key, list[Heard]] = {}
         self._mourners: dict[Key, list[Heard]] = {}
-        self._answers: dict[str, Callable[[Answer], None]] = {}
+        self._answers: dict[str, list[Told]] = {}
 
     def listen(self, key: Key, heard: Heard, *, end_only: bool = False) -> None:
         """Call *heard* after every save of *key*, or only when it has ended, until `leave`. It must not block."""
@@ -53,43 +53,26 @@ class Bell:
         for heard in listeners:
             heard()
 
-    def expect(self, message: str, told: Callable[[Answer], None]) -> None:
-        """Hand the answer of *message* to *told* when it is given."""
+    def expect(self, message: str, told: Told) -> None:
+        """Hand the answer of *message* to *told* when it is given, until `forget`. It must not block."""
         with self._lock:
-            self._answers[message] = told
+            self._answers.setdefault(message, []).append(told)
 
-    def forget(self, message: str) -> None:
-        """Nobody waits for that answer any more."""
+    def forget(self, message: str, told: Told) -> None:
+        """Hand it to *told* no more; others who wait for the same answer stay."""
         with self._lock:
-            self._answers.pop(message, None)
+            waiting = self._answers.get(message, [])
+            if told in waiting:
+                waiting.remove(told)
+            if not waiting:
+                self._answers.pop(message, None)
 
     def tell(self, answers: dict[str, Answer]) -> None:
         """Hand out answers that were just saved."""
-        if self._answers:
-            for message, answer in answers.items():
-                told = self._answers.get(message)
-                if told is not None:
-                    told(answer)
-
-
-class Patience:
-    """A wait of one thread for a bell, an answer, or the end of its patience; no busy loop."""
-
-    def __init__(self) -> None:
-        self._heard = threading.Event()
-        self.value: Any = None
-
-    def hear(self) -> None:
-        """Something has happened."""
-        self._heard.set()
-
-    def take(self, value: Any) -> None:
-        """This is what was waited for."""
-        self.value = value
-        self._heard.set()
-
-    def wait(self, seconds: float) -> bool:
-        """Wait; True when something was heard."""
-        heard = self._heard.wait(seconds)
-        self._heard.clear()
-        return heard
+        if not self._answers:
+            return
+        for message, answer in answers.items():
+            with self._lock:
+                waiting = list(self._answers.get(message, ()))
+            for told in waiting:
+                told(answer)

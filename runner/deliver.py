@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import random
+import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any, Final
 
 from asyncflow import engine, limits
 from asyncflow.activation import Activation, Answer
+from asyncflow.codec import decode
 from asyncflow.definition import Definition
-from asyncflow.errors import AlreadyExists, KeyReused, NotFound, Pending, PreconditionFailed, Unavailable
-from asyncflow.instance import Message
+from asyncflow.errors import AlreadyExists, KeyReused, NotApplicable, NotFound, Pending, PreconditionFailed, Unavailable
+from asyncflow.instance import Message, Status
+from asyncflow.requests import request_hash
 from asyncflow.write import decide
-from runner.bell import Bell, Patience
+from runner.bell import Bell
 from runner.committer import Committer
 from runner.records import Loaded, write_of
-from runner.stores.base import Conflict, Exists, Failed, Key, Saved, Store, Stored
+from runner.stores.base import Failed, Key, Saved, Store, Stored
+from runner.waiting import Waiting
 
-POLL_SECONDS: Final = (0.2, 0.5, 1.0, 2.0, 4.0)
-"""When a waiting caller looks at the document of another process again (rule 28); the last one repeats."""
 DOUBT_RETRY_SECONDS: Final = 0.05
 """How long to wait after a store answered neither yes nor no, before looking what it has."""
 
@@ -48,12 +49,26 @@ class Delivery:
     # -- start ---------------------------------------------------------------------------------------------------------
 
     def start(
-        self, definition: Definition[Any], state: bytes, *, id: str, uid: str, key: tuple[str, str] | None = None, input: Any = None  # noqa: A002
+        self,
+        definition: Definition[Any],
+        state: bytes,
+        *,
+        id: str,
+        uid: str,
+        key: tuple[str, str] | None = None,
+        input: Any = None,
+        caller: str | None = None,
     ) -> bool:
         """Create an instance; False when the same key has started it before.
 
         Args:
+            definition: Of which workflow.
+            state: The object to start from, as JSON text.
+            id: Its id.
+            uid: Random; tells this create from any other.
             key: Idempotency key and hash of what was started.
+            input: What the object was made from, as JSON value, where a caller outside gave it.
+            caller: Who starts it.
 
         Raises:
             AlreadyExists: the id is taken.
@@ -67,23 +82,35 @@ class Delivery:
             instance.start_key, instance.input = key, input
             return Activation(definition, definition.body(state), instance, instance.created_at, history=self._history)
 
+        def record(act: Activation) -> None:
+            said = {"caller": caller, "input": input}
+            told = {name: value for name, value in said.items() if value is not None}
+            act.records.insert(0, {"n": 0, "at": act.now, "kind": "started", **told})
+
         while True:
-            act, _ = decide(load, (), _start_record, retention=self._retention(definition.name))
+            act, _ = decide(load, (), record, retention=self._retention(definition.name))
             outcome = self._committer.save(write_of(act, None, history=self._history))
             definition.release(act.body)
             if isinstance(outcome, Saved):
                 self._after(Key(definition.name, id), act)
                 return True
-            if isinstance(outcome, Exists | Conflict) or (isinstance(outcome, Failed) and outcome.in_doubt):
-                known = self._same_start(definition, id, uid, key)
+            if not isinstance(outcome, Failed) or outcome.in_doubt:
+                known = self.same_start(definition, id, key, uid=uid)
                 if known is not None:
                     return known
             if isinstance(outcome, Failed) and (not outcome.in_doubt or time.monotonic() > until):
                 raise outcome.error
             time.sleep(DOUBT_RETRY_SECONDS)
 
-    def _same_start(self, definition: Definition[Any], id: str, uid: str, key: tuple[str, str] | None) -> bool | None:  # noqa: A002
-        """True: it is our own create; False: the same key came before; None: nothing is there."""
+    def same_start(
+        self, definition: Definition[Any], id: str, key: tuple[str, str] | None, *, uid: str | None = None
+    ) -> bool | None:
+        """Tell whether *id* was started by this: True by the create of *uid*, False by *key* before; None: nothing is there.
+
+        Raises:
+            AlreadyExists: it was started by another start.
+            KeyReused: the key has started something else.
+        """
         stored = self._store.get(definition.name, id)
         if stored is None:
             return None
@@ -99,8 +126,34 @@ class Delivery:
 
     # -- deliver -------------------------------------------------------------------------------------------------------
 
+    def message(
+        self,
+        kind: str,
+        key: str | None,
+        *,
+        name: str = "",
+        thread: str | None = None,
+        caller: str | None = None,
+        value: bytes | None = None,
+    ) -> Message:
+        """Make a message that comes now, with its sender's idempotency key or a random id."""
+        return Message(
+            key or secrets.token_hex(16),
+            kind,
+            self._store.now(),
+            caller=caller,
+            thread=thread,
+            name=name,
+            value=value,
+            keyed=key is not None,
+            hash=request_hash(kind, name, thread, value),
+        )
+
     def deliver(self, definition: Definition[Any], key: Key, message: Message, *, patience: float, if_pc: int | None = None) -> Answer:
         """Lay a message down, and wait up to *patience* seconds for its answer.
+
+        Returns:
+            The answer; of an operator's word that was laid down one with status 202.
 
         Raises:
             NotFound: there is no such instance.
@@ -108,33 +161,73 @@ class Delivery:
             PreconditionFailed: the instance is no longer at *if_pc*.
             Unavailable: the store is away, or this code cannot read the document.
         """
-        waiting = Patience()
-        self._bell.expect(message.id, waiting.take)
+        laid = self.lay(definition, key, message, if_pc=if_pc)
+        if isinstance(laid, Answer):
+            return laid
+        answer = laid.here(patience)
+        if answer is None:
+            text = f"the event {message.name!r} lies in the inbox of {key.workflow}/{key.id}; its key is {message.id!r}"
+            raise Pending(text, idempotency_key=message.id)
+        return answer
+
+    def lay(
+        self, definition: Definition[Any], key: Key, message: Message, *, if_pc: int | None = None
+    ) -> Answer | Waiting[Answer]:
+        """Lay a message down; give its answer, or the wait for it, which the caller must then begin.
+
+        Raises: as `deliver`, but never `Pending`.
+        """
+        told: list[Answer] = []
+        waiting = Waiting(
+            lambda: told[0] if told else self._look_for(definition, key, message),
+            lambda: self._bell.forget(message.id, hear),
+        )
+
+        def hear(answer: Answer) -> None:
+            told.append(answer)
+            waiting.tell()
+
+        self._bell.expect(message.id, hear)
+        waits = False
         try:
             with self._alone(key):
                 answer = self._write(definition, key, message, if_pc)
-            if answer is not None:
-                return answer
-            if message.kind != "event":
-                return Answer(202)
-            return self._await(definition, key, message, waiting, patience)
+            waits = answer is None and message.kind == "event"
         finally:
-            self._bell.forget(message.id)
+            if not waits:
+                self._bell.forget(message.id, hear)
+        return waiting if waits else answer or Answer(202)
+
+    def rehearse(
+        self, definition: Definition[Any], key: Key, message: Message, *, if_pc: int | None = None
+    ) -> tuple[Answer, Activation]:
+        """Decide what *message* would do now, and save nothing.
+
+        Returns:
+            The answer it would get (202: it would lie), and the instance as it would be; give its body back.
+
+        Raises: as `lay`.
+        """
+        loaded = self._load(definition, key)
+        act = self._decide(loaded, key, message, if_pc)
+        return act.answers.get(message.id) or Answer(202), act
+
+    def _decide(self, loaded: Loaded, key: Key, message: Message, if_pc: int | None) -> Activation:
+        def load() -> Activation:
+            act = loaded.activate(self._store.now(), jitter=random.random(), history=self._history)  # noqa: S311
+            if if_pc is not None and act.instance.pc != if_pc and not _known(act, message):
+                raise moved(key, if_pc, act.instance.pc)
+            return act
+
+        act, _ = decide(load, (message,), _nothing, retention=self._retention(key.workflow))
+        return act
 
     def _write(self, definition: Definition[Any], key: Key, message: Message, if_pc: int | None) -> Answer | None:
         until = time.monotonic() + limits.DOUBT_SECONDS
         while True:
             loaded = self._load(definition, key)
-
-            def load(loaded: Loaded = loaded) -> Activation:
-                act = loaded.activate(self._store.now(), jitter=random.random(), history=self._history)  # noqa: S311
-                if if_pc is not None and act.instance.pc != if_pc and not _known(act, message):
-                    text = f"expected {key.workflow}/{key.id} at {if_pc}, found {act.instance.pc}: look at it again"
-                    raise PreconditionFailed(text)
-                return act
-
             try:
-                act, _ = decide(load, (message,), _nothing, retention=self._retention(key.workflow))
+                act = self._decide(loaded, key, message, if_pc)
             except Unavailable:
                 if message.kind != "resume":
                     raise
@@ -161,23 +254,6 @@ class Delivery:
         """Make due now, in columns alone, what this code cannot read: a worker's may (rule 23). False when it was written."""
         return self._store.defer(key.workflow, key.id, loaded.revision, until=self._store.now())
 
-    def _await(self, definition: Definition[Any], key: Key, message: Message, waiting: Patience, patience: float) -> Answer:
-        until = time.monotonic() + patience
-        polls = iter(POLL_SECONDS)
-        rest = POLL_SECONDS[-1]
-        while True:
-            left = until - time.monotonic()
-            if left <= 0:
-                break
-            rest = next(polls, rest)
-            if waiting.wait(min(left, rest)) and isinstance(waiting.value, Answer):
-                return waiting.value
-            answer = self._look_for(definition, key, message)
-            if answer is not None:
-                return answer
-        text = f"the event {message.name!r} lies in the inbox of {key.workflow}/{key.id}; its key is {message.id!r}"
-        raise Pending(text, idempotency_key=message.id)
-
     def _look_for(self, definition: Definition[Any], key: Key, message: Message) -> Answer | None:
         act = self._load(definition, key).activate(self._store.now(), history=False)
         try:
@@ -199,6 +275,25 @@ class Delivery:
         if stored is None:
             raise NotFound(f"there is no {key.workflow}/{key.id}")
         return stored
+
+    def delete(self, key: Key, *, if_pc: int | None = None) -> None:
+        """Delete an ended instance with its history.
+
+        Raises:
+            NotFound: there is no such instance.
+            NotApplicable: it has not ended.
+            PreconditionFailed: the instance is no longer at *if_pc*.
+            Unavailable: the store is away.
+        """
+        while True:
+            stored = self.get(key)
+            if not Status(stored.record.status).ended:
+                shown = Status.Paused if stored.reason is not None else stored.record.status
+                raise NotApplicable(f"{key.workflow}/{key.id} has not ended ({shown}): cancel or kill it first")
+            if if_pc is not None and (pc := decode(stored.record.document, stored.record.state).pc) != if_pc:
+                raise moved(key, if_pc, pc)
+            if self._store.delete(key.workflow, key.id, stored.revision):
+                return
 
     def _after(self, key: Key, act: Activation) -> None:
         self._bell.ring(key, ended=act.instance.ended)
@@ -226,15 +321,13 @@ def _nothing(act: Activation) -> None:  # noqa: ARG001
     return None
 
 
-def _start_record(act: Activation) -> None:
-    act.records.insert(0, {"n": 0, "at": act.now, "kind": "started"})
+def moved(key: Key, expected: int, found: int) -> PreconditionFailed:
+    """The refusal of what was said to an instance as it was before."""
+    return PreconditionFailed(f"expected {key.workflow}/{key.id} at {expected}, found {found}: look at it again")
 
 
 def _known(act: Activation, message: Message) -> bool:
     """Whether the message has come before: then its own effect may be what moved the counter."""
-    return any(one.id == message.id for one in [*act.instance.seen, *act.instance.inbox])
+    instance = act.instance
+    return any(id == message.id for id in [*(one.id for one in instance.seen), *(one.id for one in instance.inbox)])
 
-
-def now_of(store: Store) -> datetime:
-    """The store's clock."""
-    return store.now()

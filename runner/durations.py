@@ -66,6 +66,6 @@ def show_duration(length: timedelta) -> str:
 
 
 def about(length: timedelta) -> str:
-    """Write a duration for a glance, in its two largest units: `3d 4h`, `12m 5s`, `0s`."""
-    parts = re.findall(r"\d+[a-z]+", show_duration(timedelta(seconds=round(length.total_seconds()))))
+    """Write a duration for a glance, in its two largest units, rounded down: `3d 4h`, `12m 5s`, `0s`."""
+    parts = re.findall(r"\d+[a-z]+", show_duration(timedelta(seconds=int(length.total_seconds()))))
     return " ".join(parts[:2])

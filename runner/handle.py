@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
-import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
 
@@ -13,13 +11,12 @@ from asyncflow import Defines, Failure, Status, Workflow, engine, limits
 from asyncflow.activation import Activation
 from asyncflow.definition import Definition
 from asyncflow.errors import NotApplicable, NotFound, WorkflowCancelled, WorkflowFailed
-from asyncflow.instance import Message, ThreadStatus
-from asyncflow.requests import encode_input, event_of, outcome_of, request_hash, typed_answer
+from asyncflow.instance import Instance, ThreadStatus
+from asyncflow.requests import encode_input, event_of, outcome_of, typed_answer
 from asyncflow.views import place_paths
-from runner.bell import Patience
-from runner.deliver import POLL_SECONDS
 from runner.records import Loaded
 from runner.stores.base import Key
+from runner.waiting import Waiting
 
 if TYPE_CHECKING:
     from runner.runner import Runner
@@ -107,24 +104,9 @@ class Handle(Generic[W_co]):
         """
         name = event_of(self._definition, event)
         value = encode_input(input)
-        message = self._message("event", idempotency_key, name=name, thread=thread, caller=caller, value=value)
-        answer = self._runner.delivery.deliver(self._definition, self._key, message, patience=timeout)
-        return typed_answer(self._definition, name, answer)
-
-    def _message(
-        self, kind: str, key: str | None, *, name: str = "", thread: str | None = None, caller: str | None = None, value: bytes | None = None
-    ) -> Message:
-        return Message(
-            key or secrets.token_hex(16),
-            kind,
-            self._runner.store.now(),
-            caller=caller,
-            thread=thread,
-            name=name,
-            value=value,
-            keyed=key is not None,
-            hash=request_hash(kind, name, thread, value),
-        )
+        delivery = self._runner.delivery
+        message = delivery.message("event", idempotency_key, name=name, thread=thread, caller=caller, value=value)
+        return typed_answer(self._definition, name, delivery.deliver(self._definition, self._key, message, patience=timeout))
 
     @overload
     def query(self, query: Callable[[Any], R], /) -> R: ...
@@ -153,22 +135,18 @@ class Handle(Generic[W_co]):
             TimeoutError: it has not ended in time.
         """
         handle = cast("Handle[Any]", self)
-        until = None if timeout is None else time.monotonic() + timeout
-        waiting = Patience()
-        handle._runner.bell.listen(handle._key, waiting.hear, end_only=True)
-        polls, rest = iter(POLL_SECONDS), POLL_SECONDS[-1]
-        try:
-            while True:
-                instance = handle._loaded().instance()
-                if instance.ended:
-                    return cast("R", handle._outcome(instance))
-                left = None if until is None else until - time.monotonic()
-                if left is not None and left <= 0:
-                    raise TimeoutError(f"{handle._key.workflow}/{handle.id} has not ended within {timeout} s; it is {instance.status}")
-                rest = next(polls, rest)
-                waiting.wait(rest if left is None else min(left, rest))
-        finally:
-            handle._runner.bell.leave(handle._key, waiting.hear)
+        bell = handle._runner.bell
+
+        def look() -> Instance | None:
+            instance = handle._loaded().instance()
+            return instance if instance.ended else None
+
+        waiting = Waiting(look, lambda: bell.leave(handle._key, waiting.tell))
+        bell.listen(handle._key, waiting.tell, end_only=True)
+        ended = waiting.here(timeout)
+        if ended is None:
+            raise TimeoutError(f"{handle._key.workflow}/{handle.id} has not ended within {timeout} s; it is {handle.status}")
+        return cast("R", handle._outcome(ended))
 
     def _outcome(self, instance: Any) -> Any:
         if instance.status is Status.Failed:
@@ -228,9 +206,9 @@ class Handle(Generic[W_co]):
 
     def _operate(self, verb: str, key: str | None, if_pc: int | None, *, thread: str | None = None, value: object = None) -> None:
         text = None if value is None else encode_input(value)
-        message = self._message(verb, key, thread=thread, value=text)
-        answer = self._runner.delivery.deliver(self._definition, self._key, message, patience=0, if_pc=if_pc)
-        outcome_of(answer)
+        delivery = self._runner.delivery
+        message = delivery.message(verb, key, thread=thread, value=text)
+        outcome_of(delivery.deliver(self._definition, self._key, message, patience=0, if_pc=if_pc))
 
     def cancel(self, *, idempotency_key: str | None = None, if_pc: int | None = None) -> None:
         """Raise `Cancelled` in every thread; a second cancel does nothing."""
@@ -286,12 +264,7 @@ class Handle(Generic[W_co]):
         Raises:
             NotApplicable: it has not ended.
         """
-        while True:
-            stored = self._runner.delivery.get(self._key)
-            if not Status(stored.record.status).ended:
-                raise NotApplicable(f"{self._key.workflow}/{self.id} has not ended ({self.status}): cancel or kill it first")
-            if self._runner.store.delete(self._key.workflow, self.id, stored.revision):
-                return
+        self._runner.delivery.delete(self._key)
 
     def history(self) -> Iterator[Mapping[str, Any]]:
         """Give every transition, the oldest first."""

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import builtins
-import hashlib
 import os
-import re
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Final, Protocol, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeVar, cast
 
 from asyncflow import Status, Workflow, limits
 from asyncflow.activation import Activation
@@ -21,17 +19,18 @@ from runner.bell import Bell
 from runner.committer import Committer
 from runner.deliver import Delivery
 from runner.handle import Handle
+from runner.ids import check_id, id_for
 from runner.settings import CONCURRENCY, load_settings
 from runner.stores import open_store
 from runner.stores.base import Key, Store
 from runner.stores.encoding import utc_now
 from runner.worker import Worker
 
+if TYPE_CHECKING:
+    from flask import Blueprint, Flask
+
 W = TypeVar("W", bound=Workflow)
 
-ID: Final = re.compile(r"[A-Za-z0-9_-]{1,128}\Z")
-NO_IDS: Final = frozenset({"docs", "definition", "graph"})
-"""What stands in the place of an id in HTTP paths."""
 DELETE_AT_ONCE: Final = 200
 """How many expired instances one sweep deletes: the rest is for the next."""
 
@@ -110,6 +109,8 @@ class Runner:
             woken=self._woken,
         )
         self._worker: Worker | None = None
+        self.draining = False
+        """It is being stopped, or has been: nothing new is to be brought to it."""
 
     @classmethod
     def from_env(cls, workflows: Sequence[type[Workflow]], /) -> Self:
@@ -126,13 +127,15 @@ class Runner:
     # -- instances -----------------------------------------------------------------------------------------------------
 
     def start(
-        self, workflow: W, /, *, id: str | None = None, idempotency_key: str | None = None, caller: str | None = None  # noqa: A002, ARG002
+        self, workflow: W, /, *, id: str | None = None, idempotency_key: str | None = None, caller: str | None = None
     ) -> Handle[W]:
         """Start an instance from an object.
 
         Args:
+            workflow: The object: its fields are the state to start from.
             id: `[A-Za-z0-9_-]{1,128}`; default: made from the key's hash, or random.
             idempotency_key: The same start with the same key gives the first handle.
+            caller: Who starts it, for the history.
 
         Raises:
             AlreadyExists: the id is taken, by another start.
@@ -143,18 +146,10 @@ class Runner:
         definition = self._definition(type(workflow))
         state = definition.codec.dump(workflow)
         hash_ = request_hash("start", definition.name, None, state)
-        if id is None:
-            id = self._id_of(idempotency_key)  # noqa: A001
-        check_id(id)
+        id = id_for(id, idempotency_key)
         key = None if idempotency_key is None else (idempotency_key, hash_)
-        self.delivery.start(definition, state, id=id, uid=secrets.token_hex(16), key=key)
+        self.delivery.start(definition, state, id=id, uid=secrets.token_hex(16), key=key, caller=caller)
         return Handle(self, definition, id)
-
-    @staticmethod
-    def _id_of(key: str | None) -> str:
-        if key is None:
-            return secrets.token_urlsafe(16).replace("_", "-").strip("-") or secrets.token_hex(16)
-        return hashlib.sha256(key.encode()).hexdigest()[:32]
 
     def get(self, workflow: type[W], id: str, /) -> Handle[W]:  # noqa: A002
         """Give a handle; it reads nothing, so it does not say whether the instance is there."""
@@ -180,6 +175,20 @@ class Runner:
             raise NotFound(f"this Runner was not given {workflow.__name__}; it has: {known}")
         return definition
 
+    # -- HTTP ----------------------------------------------------------------------------------------------------------
+
+    def create_app(self) -> Flask:
+        """Make the Flask app with all routes, for pages and programs of this machine alone: there is no authentication yet."""
+        from runner.http.app import create_app  # noqa: PLC0415 - dear to import
+
+        return create_app(self)
+
+    def blueprint(self) -> Blueprint:
+        """Make the routes for an app of your own: `app.register_blueprint(runner.blueprint())`, with a prefix if you like."""
+        from runner.http.app import create_blueprint  # noqa: PLC0415 - dear to import
+
+        return create_blueprint(self)
+
     # -- workers -------------------------------------------------------------------------------------------------------
 
     def __enter__(self) -> Self:
@@ -201,6 +210,7 @@ class Runner:
         )
         worker.start()
         self._worker = worker
+        self.draining = False
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -210,6 +220,7 @@ class Runner:
 
     def drain(self, patience: float | None = None) -> None:
         """Stop the workers; what runs may end within *patience* seconds (25)."""
+        self.draining = True
         worker, self._worker = self._worker, None
         if worker is not None:
             worker.stop() if patience is None else worker.stop(patience)
@@ -219,6 +230,12 @@ class Runner:
         self.drain()
         self._committer.close()
         self.store.close()
+
+    @property
+    def healthy(self) -> bool:
+        """Whether its workers can begin steps; a Runner without workers leaves them to others."""
+        worker = self._worker
+        return worker is None or worker.healthy
 
     def wait_idle(self, timeout: float = 10) -> bool:
         """Wait until no action runs and nothing is due; False when *timeout* seconds were not enough."""
@@ -253,13 +270,3 @@ class Runner:
                 self.store.delete(workflow, id_, stored.revision)
         if isinstance(self._history, timedelta):
             self.store.prune_history(names, before=now - self._history)
-
-
-def check_id(id: str) -> None:  # noqa: A002
-    """Check an id once, at the edge.
-
-    Raises:
-        Malformed: it cannot be one.
-    """
-    if not ID.match(id) or id in NO_IDS:
-        raise Malformed(f"an id matches [A-Za-z0-9_-]{{1,128}} and is none of {', '.join(sorted(NO_IDS))}; found {id!r}")

@@ -208,8 +208,8 @@ class Worker:
 
     @property
     def healthy(self) -> bool:
-        """Whether sync steps can be begun."""
-        return self._execution.healthy
+        """Whether it is at work, and sync steps can be begun."""
+        return self._thread is not None and self._thread.is_alive() and self._execution.healthy
 
     @property
     def busy(self) -> int:

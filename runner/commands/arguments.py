@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import click
-from pydantic_core import from_json
 
 from asyncflow import limits
 from asyncflow.errors import Malformed, TooLarge
-from asyncflow.state import check_restricted
+from runner.json_text import parse_json
 
 SHOWN_CHARACTERS = 60
 """How much of a faulty line is shown around the fault: less than a terminal is wide."""
@@ -79,17 +78,15 @@ def check_json(text: bytes, where: str = "") -> None:
     if len(text) > limits.BODY_BYTES:
         raise TooLarge(f"expected JSON of at most {limits.BODY_BYTES // limits.KIB} KiB{behind}, found more")
     try:
-        plain = text.decode("utf-8")
-        json.loads(plain)
-        from_json(text, allow_inf_nan=False)  # refuses lone surrogates too
-        check_restricted(text)
-    except UnicodeDecodeError as error:
-        raise Malformed(f"expected JSON in UTF-8{behind}, found another byte at {error.start}") from error
-    except json.JSONDecodeError as error:
-        _refuse(error, plain=error.doc, typed=not where, behind=behind)
-    except (ValueError, RecursionError) as error:
-        said = error if isinstance(error, ValueError) else f"JSON deeper than {limits.STATE_DEPTH} cannot be stored"
-        raise Malformed(f"expected JSON that every store keeps{behind}: {said}") from error
+        parse_json(text)
+    except Malformed as refused:
+        try:
+            json.loads(text.decode("utf-8"))
+        except json.JSONDecodeError as error:
+            _refuse(error, plain=error.doc, typed=not where, behind=behind)
+        except (ValueError, RecursionError):  # not for its place
+            pass
+        raise Malformed(f"{refused}{f' ({where})' if where else ''}") from refused
 
 
 def _refuse(error: json.JSONDecodeError, *, plain: str, typed: bool, behind: str) -> NoReturn:

@@ -203,7 +203,14 @@ def _details(entry: JsonObject) -> str:
 @click.argument("workflow", required=False)
 @click.option("--status", type=click.Choice(STATUSES, case_sensitive=False), help="Only those of that status.")
 @click.option("--filter", "filter_", metavar="FILTER", help="Only those that fit, as: labels.customer = ann.")
-@click.option("--limit", type=click.IntRange(min=1), default=limits.PAGE_SIZE, show_default=True, metavar="NUMBER")
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    default=limits.PAGE_SIZE,
+    show_default=True,
+    metavar="NUMBER",
+    help="List at most that many.",
+)
 @click.option("--page-token", metavar="TOKEN", help="Go on where a page before ended (next_page_token).")
 @click.option("--watch", "watching", is_flag=True, help="Show it again and again, until interrupted.")
 @reaching

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Sequence
 from typing import Any, Final, cast
@@ -10,14 +9,14 @@ from typing import Any, Final, cast
 from pydantic import ValidationError
 from pydantic_core import from_json, to_json
 
-from asyncflow import AsyncflowError, Status, Workflow, engine
+from asyncflow import AsyncflowError, Workflow, engine
 from asyncflow.activation import Activation
 from asyncflow.codec import decode
 from asyncflow.definition import Definition
-from asyncflow.errors import HandlerFailed, InvalidInput, NotApplicable, NotFound, Rejected, TerminalError, Unavailable
+from asyncflow.errors import HandlerFailed, InvalidInput, NotFound, Rejected, TerminalError, Unavailable
 from asyncflow.handlers import Input, dump_json
-from asyncflow.instance import Instance, Message, Thread
-from asyncflow.requests import outcome_of, request_hash
+from asyncflow.instance import Instance, Thread
+from asyncflow.requests import outcome_of
 from asyncflow.schema import definition_json, docs, start_model
 from asyncflow.state import InvalidState
 from asyncflow.tree import END, UNDO
@@ -101,8 +100,9 @@ class StoreAccess:
     ) -> Any:
         """Deliver an event and give the handler's value, waiting for it as long as *seconds*."""
         definition = self._definition(workflow)
-        message = self._message("event", key, name=event, thread=thread, value=body)
-        text = outcome_of(self._runner.delivery.deliver(definition, self._key(workflow, id), message, patience=seconds))
+        where, delivery = self._key(workflow, id), self._runner.delivery
+        message = delivery.message("event", key, name=event, thread=thread, caller=self._caller, value=body)
+        text = outcome_of(delivery.deliver(definition, where, message, patience=seconds))
         return None if text is None else from_json(text)
 
     def query(self, workflow: str, id: str, query: str) -> Any:
@@ -195,45 +195,19 @@ class StoreAccess:
     ) -> tuple[JsonObject, bool]:
         """Say an operator's word; give the instance, and whether it is applied already."""
         definition = self._definition(workflow)
-        message = self._message(verb, key, thread=thread, value=value)
-        where = self._key(workflow, id)
-        answer = self._runner.delivery.deliver(definition, where, message, patience=0, if_pc=if_pc)
+        where, delivery = self._key(workflow, id), self._runner.delivery
+        message = delivery.message(verb, key, thread=thread, caller=self._caller, value=value)
+        answer = delivery.deliver(definition, where, message, patience=0, if_pc=if_pc)
         outcome_of(answer)
         return self.get(workflow, id), answer.status != 202
 
     def delete(self, workflow: str, id: str) -> None:
         """Delete an ended instance with its history."""
-        key = self._key(workflow, id)
-        while True:
-            stored = self._runner.delivery.get(key)
-            if not Status(stored.record.status).ended:
-                said = (
-                    f"expected {workflow}/{id} to have ended, found it {stored.record.status}: cancel or kill it first"
-                )
-                raise NotApplicable(said)
-            if self._runner.store.delete(*key, stored.revision):
-                return
-
-    # -- messages ------------------------------------------------------------------------------------------------------
+        self._runner.delivery.delete(self._key(workflow, id))
 
     def _key(self, workflow: str, id: str) -> Key:
         check_id(id)
         return Key(workflow, id)
-
-    def _message(
-        self, kind: str, key: str | None, *, name: str = "", thread: str | None = None, value: bytes | None = None
-    ) -> Message:
-        return Message(
-            key or secrets.token_hex(16),
-            kind,
-            self._runner.store.now(),
-            caller=self._caller,
-            thread=thread,
-            name=name,
-            value=value,
-            keyed=key is not None,
-            hash=request_hash(kind, name, thread, value),
-        )
 
 
 def _made(definition: Definition[Any], body: bytes | None) -> Workflow:

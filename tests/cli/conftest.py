@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from werkzeug.serving import make_server
 
 from runner import Runner
 from runner.cli import cli
@@ -72,10 +74,29 @@ def shell(tmp_path: Path) -> Shell:
     return Shell(store, ("--store", store, "--app", "tests.cli.shop"))
 
 
+@pytest.fixture(params=["store", "server"])
+def either(request: pytest.FixtureRequest, shell: Shell) -> Iterator[Shell]:
+    """A shell whose commands go to a store, and one whose commands go to a server on that store."""
+    if request.param == "store":
+        yield shell
+        return
+    runner = Runner(WORKFLOWS, store=shell.store)
+    server = make_server("127.0.0.1", 0, runner.create_app(), threaded=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield Shell(shell.store, ("--url", f"http://127.0.0.1:{server.server_port}"))
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+        runner.close()
+
+
 @pytest.fixture
-def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
+def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Steps are broken until this is called."""
     mark = tmp_path / "broken"
     mark.touch()
     monkeypatch.setenv("SHOP_BROKEN", str(mark))
-    yield lambda: mark.unlink()
+    return mark.unlink

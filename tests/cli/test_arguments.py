@@ -32,14 +32,14 @@ def test_json_is_handed_on_as_it_is(text: str) -> None:
     ("", "at column 1: Expecting value"),
     ("friend", "double quotes, and in single ones for the shell: '\"friend\"'"),
     ("{name: 1}", "Put the whole of it into single quotes"),
-    ('{"a": NaN}', "the number NaN cannot be stored"),
-    ('{"a": 1, "a": 2}', "a doubled key cannot be stored"),
-    ("9007199254740992", "the integer 9007199254740992"),
-    ('"\\u0000"', "a NUL character"),
-    ('"\\ud800"', "surrogate"),
-    ("1" * 5_000, "expected JSON that every store keeps"),
-    ("[" * 70 + "]" * 70, "deeper than 64"),
-    ("[" * 100_000, "deeper than 64"),
+    ('{"a": NaN}', "found NaN"),
+    ('{"a": 1, "a": 2}', "found one doubled: 'a'"),
+    ("9007199254740992", "integers between"),
+    ('"\\u0000"', "without NUL"),
+    ('"\\ud800"', "half a surrogate"),
+    ("1" * 5_000, "integers between"),
+    ("[" * 70 + "]" * 70, "no deeper than 64"),
+    ("[" * 100_000, "no deeper than 64"),
 ])  # fmt: skip
 def test_a_fault_is_shown_where_it_is(text: str, said: str) -> None:
     with pytest.raises(Malformed) as raised:
@@ -63,7 +63,7 @@ def test_json_of_a_file(tmp_path: Path) -> None:
     with pytest.raises(Malformed, match=r"expected JSON in .*order\.json, found a fault at column 7"):
         read_json(f"@{file}")
     file.write_bytes(b'"\xff"')
-    with pytest.raises(Malformed, match=r"expected JSON in UTF-8 in .*, found another byte at 1"):
+    with pytest.raises(Malformed, match=r"expected JSON in UTF-8, found the byte 0xff at 1 \(.*order\.json\)"):
         read_json(f"@{file}")
     with pytest.raises(Malformed, match=r"expected a file with JSON behind the @: .*/none: No such file"):
         read_json(f"@{tmp_path}/none")

@@ -107,7 +107,7 @@ def test_the_folders_to_watch_are_known_without_an_import(tmp_path: Path) -> Non
     ("inside.here", "there is no module 'inside' in {here} or among"),
     ("wrong.py", "there is no file {here}/wrong.py; did you mean {here}/wrong_a.py?"),
     ("zzz.py", "there is no file {here}/zzz.py"),
-    ("empty_a", "empty_a has no workflow: expected a subclass of asyncflow.Workflow with a definition() in {here}/empty_a.py"),
+    ("empty_a", "empty_a has no workflow: expected a subclass of asyncflow.Workflow with a definition() in {here}"),
     ("wrong_a:Ordr", "wrong_a:Ordr: expected 'Ordr' to be a workflow class, it is not there; wrong_a has: Order"),
     ("wrong_a:Section", "expected 'Section' to be a workflow class, it is a type; wrong_a has: Order"),
     ("wrong_a:Workflow", "expected 'Workflow' to be a workflow class"),
@@ -128,7 +128,9 @@ def test_a_file_given_as_a_module_is_named(tmp_path: Path) -> None:
 
 def test_a_file_with_the_name_of_another_module_is_refused(tmp_path: Path) -> None:
     flow(tmp_path / "queue.py", "Order")
-    with pytest.raises(TargetError, match=r"would be the module 'queue', which is another one \(.*queue.py\): rename the file"):
+    with pytest.raises(
+        TargetError, match=r"would be the module 'queue', which is another one \(.*queue.py\): rename the file"
+    ):
         find_workflows("queue.py", [tmp_path])
 
 
@@ -146,7 +148,9 @@ def test_a_module_that_raises_is_told_with_the_users_lines_alone(tmp_path: Path)
 
 def test_a_missing_import_inside_is_not_taken_for_a_missing_target(tmp_path: Path) -> None:
     write(tmp_path / "needs_a.py", "import something_that_is_not_there")
-    with pytest.raises(TargetError, match="needs_a cannot be imported: ModuleNotFoundError.*something_that_is_not_there"):
+    with pytest.raises(
+        TargetError, match=r"needs_a cannot be imported: ModuleNotFoundError.*something_that_is_not_there"
+    ):
         find_workflows("needs_a", [tmp_path])
 
 
@@ -182,7 +186,9 @@ def test_our_own_folder_hides_nothing() -> None:
 def test_a_target_called_like_ours_is_refused(tmp_path: Path) -> None:
     flow(tmp_path / "runner.py", "Order")
     for target in ("runner.py", "runner", "runner:Order"):
-        with pytest.raises(TargetError, match="your module 'runner' and asyncflow's package 'runner' hide each other: rename"):
+        with pytest.raises(
+            TargetError, match="your module 'runner' and asyncflow's package 'runner' hide each other: rename"
+        ):
             find_workflows(target, [tmp_path])
 
 
@@ -191,7 +197,9 @@ def test_an_import_that_meets_ours_instead_of_the_users_is_explained(tmp_path: P
     write(tmp_path / "uses_a.py", "from runner import run_everything")
     with pytest.raises(TargetError) as raised:
         find_workflows("uses_a", [tmp_path])
-    assert "uses_a cannot be imported: ImportError: cannot import name 'run_everything' from 'runner'" in str(raised.value)
+    assert "uses_a cannot be imported: ImportError: cannot import name 'run_everything' from 'runner'" in str(
+        raised.value
+    )
     assert f"{tmp_path}/runner.py has the name of asyncflow's package 'runner'" in str(raised.value)
 
 

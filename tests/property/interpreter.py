@@ -157,9 +157,13 @@ class AtFork:
 
 @dataclass(eq=False)
 class Ready:
-    """Between what has been left and the Except or Finally that takes over: the thread walks on in its turn."""
+    """Between what has been left and the Except or Finally that takes over: the thread walks on in its turn.
+
+    *last*: behind a handler of an Except, which may have replaced its item; the other threads have their turn first.
+    """
 
     path: str = ""
+    last: bool = False
 
 
 Block = AtStep | AtSelect | AtJoin | AtFork | Ready
@@ -439,6 +443,7 @@ class Walker:
         yield Ready()
         if handler.noted:
             note(self.state, f"caught {leaving.type} {leaving.message}", (), Item)
+            yield Ready(last=True)
         yield from self.body(handler.body, at.within(handler.name))
 
     def due_cancel(self, thread: Thread) -> bool:

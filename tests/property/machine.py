@@ -204,7 +204,7 @@ class Machine(Walker):
         """Walk on from a block with what came of it, until the next."""
         outcome, thread.outcome = thread.outcome, None
         self.move(thread, outcome)
-        while isinstance(thread.block, Ready) and self.take_turn(thread):
+        while isinstance(thread.block, Ready) and not thread.block.last and self.take_turn(thread):
             self.move(thread, None)
 
     def take_turn(self, thread: Thread) -> bool:

@@ -35,6 +35,7 @@ from tests.property.programs import (
 
 MAX_DEPTH = 5
 MINUTES = (30, 60, 60, 90, 240, 0, NEVER)
+ALWAYS = 99  # attempts that fail: also those that follow a lost one
 WIDENING = (("Bang",), ("Boom",), ("Cancelled",), ("Boom", "TerminalError"), ("Exception",))
 KEYS = ("a", "b", "c/1")
 
@@ -138,13 +139,14 @@ class Grower:
         drops = any(kind == "drop" for kind, _ in node.effects)
         node.undo = around.undo and not drops and self.chance(3)
         if self.chance(4 if around.caught else 24):
-            node.error = self.pick(("TerminalError", "Boom", "Bang"))
-            node.fails = 1
-            if node.error != "TerminalError" and self.features.failing:
+            node.error, node.fails = "TerminalError", ALWAYS
+            if self.features.failing and self.chance(2):
+                node.error = self.pick(("Boom", "Bang"))
                 node.fails = self.draw(st.integers(1, 3))
                 node.policy = self.policy()
-            else:
-                node.error = "TerminalError"
+            node.undo &= (
+                self.features.failing
+            )  # a lost attempt before the failure is undone (PROTOCOL 32), others are not
         self.note_growth(node)
         return node
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, note, settings
 
 from asyncflow import simulate
@@ -17,6 +18,7 @@ from tests.property.programs import Program
 from tests.property.show import show
 from tests.property.strategies import Features, Move, programs, schedules
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*has plain steps")  # they are asked for
 SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
 PARKING = Features(parking=True)
 STEADY = Features(failing=False)  # a lost attempt uses up a policy and moves the clock, which is allowed to be seen

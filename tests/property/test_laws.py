@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
+import pytest
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
 
@@ -16,6 +17,7 @@ from tests.property.show import show
 from tests.property.strategies import Features, Move, programs, schedules
 from tests.property.test_engine_against_interpreter import SLOW
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*has plain steps")  # they are asked for
 FEW = settings(max_examples=40, suppress_health_check=SLOW)
 STEADY = Features(failing=False)
 

@@ -12,6 +12,7 @@ import pytest
 
 from asyncflow import Workflow
 from runner import Handle, Runner
+from tests.runner.clocks import Clock
 from tests.runner.gates import PATIENCE, Gate
 
 Open: TypeAlias = Callable[..., Runner]
@@ -20,6 +21,11 @@ Open: TypeAlias = Callable[..., Runner]
 @pytest.fixture
 def url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path / 'store.db'}"
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
 
 
 @pytest.fixture

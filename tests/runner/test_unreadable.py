@@ -1,7 +1,7 @@
 """Rule 23: what this code cannot read stays as it is, is tried again, then parked in columns; `resume` looks again."""
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -11,25 +11,13 @@ from asyncflow import After, For, On, Return, S, Section, Select, Status, Workfl
 from asyncflow.errors import Unavailable
 from runner import Handle, Runner
 from runner.stores.base import Key, Stored, Write
+from tests.runner.clocks import Clock
 from tests.runner.conftest import Open
 from tests.runner.gates import PATIENCE
 
 DAY = timedelta(days=1)
 QUARTER = timedelta(minutes=20)
 """Longer than the longest delay between two tries."""
-
-
-class Clock:
-    """Stands still unless it is moved."""
-
-    def __init__(self) -> None:
-        self._now = datetime(2024, 2, 28, tzinfo=UTC)
-
-    def now(self) -> datetime:
-        return self._now
-
-    def advance(self, by: timedelta) -> None:
-        self._now += by
 
 
 class Letters(Workflow, name="Doc"):
@@ -58,11 +46,6 @@ class Numbers(Letters, name="Doc"):
     """The older code: its field holds numbers."""
 
     value: int  # type: ignore[assignment]
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 def damage(runner: Runner, handle: Handle[Any], document: bytes) -> Stored:

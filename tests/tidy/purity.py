@@ -24,7 +24,7 @@ IMPURE_SUBMODULES = frozenset(("logging.config", "logging.handlers"))
 
 # Modules with one more import than the rest, each with its reason.
 ALSO_ALLOWED = {
-    "asyncflow.testing": "asyncio",  # the test kit runs async actions itself
+    "asyncflow.simulation": "asyncio",  # the test kit runs async actions itself
     "asyncflow.pytest_plugin": "pytest",  # gives pytest the fixture
 }
 

@@ -1,0 +1,1 @@
+"""HTTP: `app` makes the Flask app, `server` serves it."""

@@ -1,0 +1,81 @@
+"""Instances as HTTP shows them: what `asyncflow.views` says, the state, and where to send what is awaited."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+from urllib.parse import quote
+
+from asyncflow import Status
+from asyncflow.activation import Activation
+from asyncflow.codec import decode
+from asyncflow.definition import Definition
+from asyncflow.errors import AsyncflowError, Failure, Unavailable
+from asyncflow.views import shown, shown_awaits
+from runner.http.replies import with_state
+from runner.records import Loaded
+from runner.stores.base import Record, Stored, Summary
+
+
+def whole(definition: Definition[Any], stored: Stored, *, now: datetime, path: str) -> tuple[bytes, int | None]:
+    """Give the JSON text of an instance and its program counter, None where this code cannot read that.
+
+    Args:
+        definition: Of its workflow.
+        stored: As it lies in the store.
+        now: The store's clock.
+        path: Of the instance, for links.
+    """
+    try:
+        act = Loaded(definition, stored).activate(now, history=False)
+    except Unavailable as error:
+        view = _set_aside(definition, stored.record, stored.reason or error.message)
+        return with_state({**view, "awaits": []}, stored.record.state), view["pc"]
+    try:
+        return whole_of(act, path), act.instance.pc
+    finally:
+        definition.release(act.body)
+
+
+def whole_of(act: Activation, path: str) -> bytes:
+    """Give the JSON text of an instance that is loaded, or was decided on and not saved."""
+    view = shown(act.definition, act.instance)
+    return with_state({**view, "awaits": with_links(shown_awaits(act), path)}, act.instance.state)
+
+
+def line(definition: Definition[Any], summary: Summary) -> dict[str, Any]:
+    """Give an instance as an item of a list."""
+    try:
+        instance = decode(summary.document, b"{}")
+    except AsyncflowError as error:
+        return _set_aside(definition, summary, summary.reason or error.message)
+    if summary.reason is not None:
+        return _set_aside(definition, summary, summary.reason)
+    return shown(definition, instance)
+
+
+def _set_aside(definition: Definition[Any], row: Record | Summary, reason: str) -> dict[str, Any]:
+    """What can be said of an instance that this code cannot read (rule 23)."""
+    error = Failure.of(Unavailable(reason), path="", attempt=0, at=row.updated_at)
+    try:
+        view = shown(definition, decode(row.document, b"{}"))
+    except AsyncflowError:
+        view = dict.fromkeys(("output", "control", "pc"), None) | {
+            "workflow": row.workflow,
+            "id": row.id,
+            "threads": [],
+            "labels": dict(row.labels),
+            "created_at": row.created_at,
+            "updated_at": row.updated_at,
+        }
+    return {**view, "status": Status.Paused, "error": error.model_dump()}
+
+
+def with_links(awaited: list[dict[str, Any]], path: str) -> list[dict[str, Any]]:
+    """Add to each awaited event where it is to be sent."""
+    return [{**one, "link": _link(path, one["event"], one["thread"])} for one in awaited]
+
+
+def _link(path: str, event: str, thread: str) -> str:
+    link = f"{path}/events/{quote(event, safe='')}"
+    return link if thread == "main" else f"{link}?thread={quote(thread, safe='/')}"

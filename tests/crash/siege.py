@@ -1,0 +1,146 @@
+"""Kills a process again and again while it works, lets a last life come to its end, and looks at what is left."""
+
+import multiprocessing
+import signal
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from multiprocessing.context import ForkServerContext
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from random import Random
+from typing import Final
+
+from tests.crash.audit import Account, audit
+from tests.crash.life import Life, live, random_point
+
+LIFE_SECONDS_MAX: Final = 0.4
+"""The longest that a process lives after it is up, before it is killed from outside."""
+PATIENCE: Final = 120.0
+"""Seconds until a life that should have begun or ended by itself is taken for hung."""
+
+
+def _context() -> ForkServerContext:
+    """A process that has imported everything forks the lives: a fresh interpreter each would take most of the time."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.crash.life"])
+    return context
+
+
+class Lives:
+    """Makes processes in one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._context = _context()
+        self._count = 0
+
+    def begin(self, prefix: str = "i", **how: object) -> "Running":
+        """Begin a life, and do not wait until it is up."""
+        self._count += 1
+        life = Life(self.folder, f"{prefix}-{self._count}", prefix, **how)  # type: ignore[arg-type]
+        here, there = self._context.Pipe(duplex=False)
+        process = self._context.Process(target=live, args=(life, there), daemon=True)
+        process.start()
+        there.close()
+        return Running(process, here, life)
+
+
+class Running:
+    """A process that lives."""
+
+    def __init__(self, process: BaseProcess, up: object, life: Life) -> None:
+        self.process = process
+        self.life = life
+        self._up = up
+
+    def wait_up(self) -> bool:
+        """Wait until its Runner works; False if it died before."""
+        with suppress(EOFError):
+            if self._up.poll(PATIENCE):  # type: ignore[attr-defined]
+                return bool(self._up.recv())  # type: ignore[attr-defined]
+        return False
+
+    def wait_end(self, seconds: float = PATIENCE) -> int | None:
+        """Wait until it has ended; give its exit code, None if it goes on."""
+        self.process.join(seconds)
+        return self.process.exitcode
+
+    def kill(self) -> None:
+        """Kill it with SIGKILL, if it lives."""
+        self.process.kill()
+        self.process.join()
+        self._up.close()  # type: ignore[attr-defined]
+
+
+@dataclass
+class Figures:
+    """What a siege came to."""
+
+    kills: int = 0
+    at_points: int = 0
+    """How many of them at a named point, by the process itself."""
+    seconds: float = 0
+    account: Account = field(default_factory=Account)
+
+
+def besiege(folder: Path, seed: int, kills: int, killed: Callable[[], None] = lambda: None) -> Figures:
+    """Kill one process *kills* times, at moments and points drawn from *seed*; audit what is left.
+
+    Args:
+        killed: Called after each kill.
+    """
+    dice, figures, began = Random(seed), Figures(), time.monotonic()
+    lives = Lives(folder)
+    for _ in range(kills):
+        point = random_point(dice) if dice.random() < 0.5 else None
+        early = dice.random() < 0.1  # while it starts
+        lasts = dice.uniform(0, LIFE_SECONDS_MAX)
+        running = lives.begin(dies_at=point)
+        if not early:
+            running.wait_up()
+        _kill(running, lasts, figures)
+        killed()
+    end(lives)
+    figures.account = audit(folder)
+    figures.seconds = time.monotonic() - began
+    return figures
+
+
+def besiege_two(folder: Path, seed: int, kills: int, killed: Callable[[], None] = lambda: None) -> Figures:
+    """As `besiege`, with two processes on the file, of which one is killed each time, while the other goes on."""
+    dice, figures, began = Random(seed), Figures(), time.monotonic()
+    lives = Lives(folder)
+    pair = {prefix: lives.begin(prefix) for prefix in "ab"}
+    for _ in range(kills):
+        prefix = dice.choice("ab")
+        running = pair[prefix]
+        running.wait_up()
+        _kill(running, dice.uniform(0, LIFE_SECONDS_MAX), figures)
+        pair[prefix] = lives.begin(prefix, dies_at=random_point(dice) if dice.random() < 0.5 else None)
+        killed()
+    for running in pair.values():
+        running.kill()
+    for prefix in "ab":
+        end(lives, prefix)
+    figures.account = audit(folder)
+    figures.seconds = time.monotonic() - began
+    return figures
+
+
+def _kill(running: Running, after: float, figures: Figures) -> None:
+    if running.wait_end(after) is not None:
+        figures.at_points += 1
+    running.kill()
+    figures.kills += 1
+    code = running.process.exitcode
+    assert code == -signal.SIGKILL, f"{running.life.name} ended by itself: {code}; see {running.life.folder / 'log'}"
+
+
+def end(lives: Lives, prefix: str = "i") -> None:
+    """Live once more, until everything that was begun has come to its end."""
+    last = lives.begin(prefix, ending=True)
+    code = last.wait_end()
+    last.kill()
+    assert code == 0, f"the last life did not come to its end: {code}; see {lives.folder / 'log'}"
