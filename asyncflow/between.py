@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Never, TypeVar, overload
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 from asyncflow.errors import Failure, NotApplicable
 from asyncflow.nodes import Defines, Delay, Statement
@@ -173,6 +173,8 @@ class WaitOperations(Statement[Never]):
 class Promise(BaseModel, Generic[Value]):
     """A field completed once, from inside or outside. To wait: `WaitUntil("approved", lambda: self.approval.done)`."""
 
+    model_config = ConfigDict(defer_build=True)
+
     id: str
 
     @property
@@ -206,6 +208,8 @@ class Promise(BaseModel, Generic[Value]):
 
 class Channel(BaseModel, Generic[Value]):
     """A field. To receive: `When("a job", lambda: self.jobs.ready, self.take_job)`; the handler runs once."""
+
+    model_config = ConfigDict(defer_build=True)
 
     size: int = 0
 

@@ -7,18 +7,22 @@ from datetime import UTC, datetime
 from traceback import TracebackException
 from typing import Any, Self, TypeAlias
 
-from pydantic import AliasChoices, BaseModel, Field, JsonValue
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, JsonValue
 
 from asyncflow import limits
 
 ErrorTypes: TypeAlias = tuple[type[BaseException], ...]
 
+# Their schemas are built at first use: most programs import all and need few.
+_LAZY = ConfigDict(defer_build=True)
 _CUT = "…"
 _START_OF_TIME = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Problem(BaseModel):
     """One thing that is wrong with a definition: the path of the statement, what, and `file:line`."""
+
+    model_config = _LAZY
 
     path: str
     message: str
@@ -27,6 +31,8 @@ class Problem(BaseModel):
 
 class Awaited(BaseModel):
     """What an instance would take now: an event, the thread that waits, who may send it, the schema of its input."""
+
+    model_config = _LAZY
 
     event: str
     thread: str
@@ -43,6 +49,8 @@ class Failure(BaseModel):
     `type` is the class's name, `bases` are the qualified names of the class and its bases, `code` is an HTTP status,
     `path` and `attempt` say where it was raised, `at` when.
     """
+
+    model_config = _LAZY
 
     type: str
     bases: list[str]

@@ -11,6 +11,7 @@ from itertools import islice
 from typing import Any, TypeVar, cast, get_args, get_origin, overload
 
 from jsonschema import Draft202012Validator
+from jsonschema.exceptions import SchemaError
 from jsonschema.protocols import Validator
 from pydantic import BaseModel, ConfigDict, JsonValue, PydanticUserError, TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError
@@ -148,6 +149,8 @@ def _signature(function: Callable[..., Any], bound: bool) -> Signature:
         elif parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
             parameters.append((name, hints.get(name, MISSING)))
             required += parameter.default is parameter.empty
+        elif parameter.kind is parameter.KEYWORD_ONLY and parameter.default is parameter.empty:
+            required += 1  # nobody gives it: no number of values is enough
     return Signature(
         tuple(parameters), required, variadic, hints.get("return", MISSING), inspect.iscoroutinefunction(function), problem
     )
@@ -245,6 +248,11 @@ class Input:
         self.adapter: TypeAdapter[Any] | None = None if none else adapter_of(annotation)
         self.schema: dict[str, JsonValue] | None = None
         self.validator: Validator | None = None
+        if schema is not None:
+            try:
+                Draft202012Validator.check_schema(schema)
+            except SchemaError as error:
+                raise TypeError(f"its schema= is no JSON Schema: {error.message}") from error
         if self.adapter is not None:
             self.schema = (
                 schema_of(self.adapter, "validation") if schema is None else {"$schema": JSON_DIALECT, **dict(schema)}
@@ -356,6 +364,8 @@ def event_spec(name: str, handler: Callable[..., Any] | None) -> EventSpec:
         raise TypeError(signature.problem)
     if signature.is_async:
         raise TypeError("a handler is a plain function: it only changes state; do what takes time in a Step")
+    if signature.required > len(signature.parameters):
+        raise TypeError("an argument of its handler can only be given by name, and nobody does: leave out the '*'")
     if signature.required > 1 or signature.variadic:
         raise TypeError(f"a handler takes nothing or one input, this one takes {signature.required}")
     annotation = MISSING

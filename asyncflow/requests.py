@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
 from pydantic_core import from_json, to_json
@@ -48,6 +47,8 @@ def encode_input(value: Any) -> bytes | None:
 
 def request_hash(kind: str, name: str, thread: str | None, value: bytes | None) -> str:
     """What a key was used for: start or event, thread and body (rule 27)."""
+    import hashlib  # noqa: PLC0415 (only who delivers needs it)
+
     digest = hashlib.sha256()
     for part in (kind, name, thread or "", _canonical(value)):
         # Lengths between the parts, so that no two requests run together into one text.

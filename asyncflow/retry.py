@@ -20,7 +20,7 @@ class Retry(BaseModel):
     Raises pydantic's `ValidationError` (a `ValueError`) for a value out of range.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     max_attempts: int | None = Field(default=limits.RETRY_ATTEMPTS, ge=1)
     delay: timedelta = Field(default=timedelta(seconds=limits.RETRY_DELAY_SECONDS), ge=_NO_TIME, le=_LONGEST)
@@ -51,4 +51,5 @@ class Retry(BaseModel):
         return timedelta(seconds=seconds * (1 + self.jitter * (2 * random - 1)))
 
 
-DEFAULT_RETRY: Final = Retry()
+# Constructed, not validated: that would build the schema in every program that imports this.
+DEFAULT_RETRY: Final = Retry.model_construct()

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Collection
 from contextvars import ContextVar
 from datetime import datetime
-from random import Random
 from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import UUID
 
@@ -16,6 +14,7 @@ from asyncflow.errors import AsyncflowError, DefinitionError, Problem
 
 if TYPE_CHECKING:
     from logging import Logger
+    from random import Random
 
     from asyncflow.statements import Section
 
@@ -65,6 +64,8 @@ class Context:
     def random(self) -> Random:
         """A generator seeded by the idempotency key."""
         if self._random is None:
+            from random import Random  # noqa: PLC0415 (few actions draw; its module is dear to import)
+
             self._random = Random(self.idempotency_key)  # noqa: S311 - it has to repeat, not to be secret
         return self._random
 
@@ -76,6 +77,8 @@ class Context:
     def logger(self) -> Logger:
         """A logger that adds instance, thread and step to every record."""
         if self._logger is None:
+            import logging  # noqa: PLC0415 (as above)
+
             extra = {"instance": f"{self.workflow}/{self.id}", "thread_id": self.thread, "step": self.step}
             self._logger = logging.LoggerAdapter(logging.getLogger(LOGGER_NAME), extra)  # type: ignore[assignment]
         assert self._logger is not None
@@ -104,7 +107,12 @@ class Workflow(BaseModel):
 
     # An unknown field is a mistake of a caller; those of a stored document are carried beside the object (rule 5).
     model_config = ConfigDict(
-        extra="forbid", ser_json_inf_nan="constants", ser_json_bytes="base64", val_json_bytes="base64"
+        extra="forbid",
+        ser_json_inf_nan="constants",
+        ser_json_bytes="base64",
+        val_json_bytes="base64",
+        # Schemas are built at first use or at registration, whichever comes first: importing a module of workflows stays quick.
+        defer_build=True,
     )
 
     __workflow_name__: ClassVar[str] = "Workflow"

@@ -155,16 +155,21 @@ def _trim_seen(act: Activation) -> None:
 
 
 def _trim_answers(seen: list[Seen]) -> None:
-    answers = [len(to_json(one.answer)) if one.answer is not None else 0 for one in seen]
-    total = sum(answers) + sum(_id_size(one) for one in seen)
+    answers = [0 if one.answer is None else len(to_json(one.answer)) for one in seen]
+    ids, oldest = sum(_id_size(one) for one in seen), 0
+    # A quarter is for answers, and the newest is kept, however large it is and however many ids there are.
+    room = limits.SEEN_BYTES - max(limits.SEEN_BYTES // 4, answers[-1])
+    while ids > room:
+        ids -= _id_size(seen[oldest])
+        oldest += 1
+    del seen[:oldest], answers[:oldest]
+    total = ids + sum(answers)
     for one, size in zip(seen, answers, strict=True):
         if total <= limits.SEEN_BYTES:
             return
         if size:
             total -= size
             one.answer, one.dropped = None, True
-    while seen and total > limits.SEEN_BYTES:
-        total -= _id_size(seen.pop(0))
 
 
 def _id_size(one: Seen) -> int:

@@ -1,14 +1,13 @@
 """Who calls, and whether he may: the one place where that is decided.
 
-There is no authenticator yet. Until there is one everybody who can reach the server may do everything, so only programs of this machine
-may reach it, and pages of other sites, which a browser on this machine would let reach it, are refused.
+There is no authenticator yet. Until there is one everybody who can reach the server may do everything, so only programs
+of this machine may reach it, and pages of other sites, which a browser on this machine would let reach it, are refused.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from ipaddress import ip_address
-from typing import Final
+from typing import Final, Protocol
 from urllib.parse import urlsplit
 
 from asyncflow.errors import Forbidden, Malformed
@@ -18,21 +17,29 @@ CALLER_CHARACTERS_MAX: Final = 256
 """As long as an e-mail address may be; it is kept with every message that lies, and in the history."""
 
 
-def admit(headers: Mapping[str, str], *, insecure: bool = False) -> str | None:
+class Headers(Protocol):
+    """The headers of a request, by names in any case."""
+
+    def get(self, key: str, /) -> str | None:
+        """Give the value of one, None where it is not there."""
+        ...
+
+
+def admit(headers: Headers, *, insecure: bool = False) -> str | None:
     """Let a request in and give its caller's name, None where he gave none.
 
     Args:
-        headers: Of the request; names in any case.
+        headers: Of the request.
         insecure: The server is reached under other names than those of loopback, and may be.
 
     Raises:
         Forbidden: it came under a foreign name of this host, or from a page of another site.
         Malformed: a caller's name that cannot be kept.
     """
-    host = headers.get("Host", "").lower()
+    host = (headers.get("Host") or "").lower()
     if not insecure and not is_loopback(_name_of(host)):
         raise Forbidden(f"expected a request to localhost, found one to {host[:100]!r}: there is no authentication yet")
-    if headers.get("Sec-Fetch-Site", "").lower() == "cross-site":
+    if (headers.get("Sec-Fetch-Site") or "").lower() == "cross-site":
         raise Forbidden("expected no request from a page of another site, found Sec-Fetch-Site: cross-site")
     origin = headers.get("Origin")
     if origin is not None and not _is_own(origin, host):
@@ -67,4 +74,6 @@ def _is_own(origin: str, host: str) -> bool:
     except ValueError:
         return False
     default = {"http": ":80", "https": ":443"}.get(parts.scheme)
-    return default is not None and bool(parts.netloc) and parts.netloc.removesuffix(default) == host.removesuffix(default)
+    if default is None or not parts.netloc:
+        return False
+    return parts.netloc.removesuffix(default) == host.removesuffix(default)

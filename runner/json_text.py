@@ -1,8 +1,8 @@
-"""The one parser for JSON from outside: restricted JSON (rule 5), and nothing that costs more than it is worth to refuse.
+"""The one parser for JSON from outside: restricted JSON (rule 5).
 
-What comes in as bytes is looked at from the cheapest check to the dearest: size, depth, then the parse itself. So a hostile body is
-refused in milliseconds, without objects being made of it. The standard parser does the rest: of those we have it is the only one that
-can tell a doubled key.
+A text is looked at from the cheapest check to the dearest: size, depth, then the parse itself. So a hostile one is
+refused in milliseconds, mostly before objects are made of it. The parse is the standard library's: of those we have it
+is the only one that can tell a doubled key.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from asyncflow import limits
 from asyncflow.errors import Malformed, TooLarge
 
 _STRING: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL)
-"""A string, also one that nobody closes: then all the rest of the text, so that no byte is looked at twice."""
+"""A string, also one that nobody closes: that is all the rest, so that no byte is looked at twice."""
 _NO_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
 _STEPS: Final = [1 if byte in b"[{" else -1 if byte in b"]}" else 0 for byte in range(256)]
 _TOO_DEEP: Final = limits.STATE_DEPTH.__lt__
 _SUSPECT: Final = re.compile(rb"\d{16}|[eE]\+?\d{3}|\\u")
-"""What a text has that holds an integer beyond 2^53 - 1, a number beyond all doubles, a NUL or half a surrogate pair."""
+"""What a text has that holds an integer beyond 2^53 - 1, a number beyond doubles, a NUL or half a surrogate pair."""
 
 
 def parse_json(text: bytes) -> Any:
@@ -30,8 +30,8 @@ def parse_json(text: bytes) -> Any:
 
     Raises:
         TooLarge: it is longer than 256 KiB.
-        Malformed: it is no JSON in UTF-8, or not restricted JSON: deeper than 64, a doubled key, NaN, Infinity, a number beyond a
-            double, an integer beyond 2^53 - 1, half a surrogate pair, a NUL. The text says which.
+        Malformed: it is no JSON in UTF-8, or not restricted JSON: deeper than 64, a doubled key, NaN, Infinity, a
+            number beyond doubles, an integer beyond 2^53 - 1, half a surrogate pair, a NUL. The text says which.
     """
     if len(text) > limits.BODY_BYTES:
         raise TooLarge(f"expected at most {limits.BODY_BYTES} bytes of JSON, found {len(text)}")
@@ -40,9 +40,10 @@ def parse_json(text: bytes) -> Any:
     try:
         value = json.loads(text.decode(), object_pairs_hook=_object, parse_constant=_refuse_constant)
     except UnicodeDecodeError as error:
-        raise Malformed(f"expected JSON in UTF-8, found the byte {error.object[error.start]:#04x} at {error.start}") from None
+        found = error.object[error.start]
+        raise Malformed(f"expected JSON in UTF-8, found the byte {found:#04x} at {error.start}") from None
     except json.JSONDecodeError as error:
-        raise Malformed(f"expected JSON, found none: {error.msg} at line {error.lineno}, column {error.colno}") from None
+        raise Malformed(f"expected JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
     except ValueError:  # Python's own limit, far above ours
         raise Malformed(_TOO_LARGE) from None
     if _SUSPECT.search(text):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import secrets
 from collections.abc import Callable
 from typing import Any, Final, cast
@@ -20,8 +19,6 @@ from asyncflow.schema import start_model
 from asyncflow.state import InvalidState
 from runner.deliver import Delivery
 from runner.ids import id_for
-
-LOG: Final = logging.getLogger("asyncflow")
 
 Make = Callable[[bytes | None], Workflow]
 
@@ -57,18 +54,18 @@ def start_from(
         Unavailable: the store is away.
     """
     hashed = None if key is None else (key, request_hash("start", definition.name, None, body))
-    id = id_for(id, key)
+    own = id_for(id, key)
     # A repeat is no start: what `start` would say of the body now is not asked.
-    if hashed is not None and delivery.same_start(definition, id, hashed) is not None:
-        return id
+    if hashed is not None and delivery.same_start(definition, own, hashed) is not None:
+        return own
     made = _maker(definition)(body)
     try:
         state = definition.codec.dump(made)
     except InvalidState as error:
         raise HandlerFailed(f"{definition.name} made a state that cannot be stored: nothing was started") from error
     value = None if body is None else from_json(body)
-    delivery.start(definition, state, id=id, uid=secrets.token_hex(16), key=hashed, input=value, caller=caller)
-    return id
+    delivery.start(definition, state, id=own, uid=secrets.token_hex(16), key=hashed, input=value, caller=caller)
+    return own
 
 
 def _maker(definition: Definition[Any]) -> Make:
@@ -88,11 +85,12 @@ def _from_fields(definition: Definition[Any]) -> Make:
     def make(body: bytes | None) -> Workflow:
         if model is None:
             taken.check(None if body is not None and from_json(body) == {} else body)
-            return cls()
-        taken.check(body)
+            body = b"{}"
+        else:
+            taken.check(body)
         assert body is not None
         try:
-            return cast("Workflow", cls.model_validate_json(body))
+            made: Workflow = cls.model_validate_json(body)
         except ValidationError as error:  # a validator of the class that its schema does not know
             raise invalid_input(
                 [
@@ -100,6 +98,7 @@ def _from_fields(definition: Definition[Any]) -> Make:
                     for one in error.errors(include_url=False, include_context=False, include_input=False)
                 ]
             ) from error
+        return made
 
     return make
 
@@ -113,11 +112,11 @@ def _by_start(definition: Definition[Any], given: Input) -> Make:
         try:
             made = start(*arguments)
             if not isinstance(made, definition.cls):
-                raise TypeError(f"{definition.name}.start gives {type(made).__name__}, expected {definition.cls.__name__}")
+                raise TypeError(f"expected start to give {definition.cls.__name__}, found {type(made).__name__}")
         except (Rejected, TerminalError, InvalidInput, Full):
             raise
         except Exception as error:
             raise HandlerFailed(f"{definition.name}.start failed: nothing was started") from error
-        return made
+        return cast("Workflow", made)
 
     return make

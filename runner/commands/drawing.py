@@ -189,8 +189,12 @@ def _timers(instance: JsonObject, timers: Sequence[JsonObject], now: datetime) -
 
 
 def _errors(instance: JsonObject, now: datetime) -> Iterator[RenderableType]:
-    found: list[tuple[str, Any]] = [("instance", instance["error"])] if instance.get("error") else []
-    found += [(f"thread {one['id']}", one["error"]) for one in instance["threads"] if one.get("error")]
+    found: list[tuple[str, Any]] = [
+        (f"thread {one['id']}", one["error"]) for one in instance["threads"] if one.get("error")
+    ]
+    own = instance.get("error")  # that of a parked thread, unless the instance as a whole has one
+    if own and own not in [error for _, error in found]:
+        found.insert(0, ("instance", own))
     for number, (whose, error) in enumerate(found):
         lines = Text("\nerrors\n" if number == 0 else "", "bold")
         attempt = f", attempt {error['attempt']}" if error.get("attempt") else ""

@@ -3,30 +3,30 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final, cast
 
-from pydantic import ValidationError
 from pydantic_core import from_json, to_json
 
-from asyncflow import AsyncflowError, Workflow, engine
+from asyncflow import AsyncflowError, Failure, Workflow
 from asyncflow.activation import Activation
 from asyncflow.codec import decode
 from asyncflow.definition import Definition
-from asyncflow.errors import HandlerFailed, InvalidInput, NotFound, Rejected, TerminalError, Unavailable
-from asyncflow.handlers import Input, dump_json
-from asyncflow.instance import Instance, Thread
+from asyncflow.errors import HandlerFailed, NotFound, Unavailable
+from asyncflow.handlers import dump_json
 from asyncflow.requests import outcome_of
-from asyncflow.schema import definition_json, docs, start_model
+from asyncflow.schema import definition_json, docs
 from asyncflow.state import InvalidState
-from asyncflow.tree import END, UNDO
-from asyncflow.views import shown_control, visible_path
+from asyncflow.tree import Scope
+from asyncflow.views import shown, shown_awaits
 from runner.commands.access import JsonObject
 from runner.handle import Handle
+from runner.ids import check_id
 from runner.records import Loaded
-from runner.runner import Runner, check_id
+from runner.runner import Runner
 from runner.settings import Settings
-from runner.stores.base import Key, Summary
+from runner.starting import start_from
+from runner.stores.base import Key, Record, Summary
 
 LOOK_SECONDS: Final = 0.2
 """How often a command that waits asks whether anybody has written: not felt, and cheap by the store's promise."""
@@ -48,7 +48,6 @@ class StoreAccess:
     def __init__(self, settings: Settings, workflows: Sequence[type[Workflow]], *, caller: str | None = None) -> None:
         self._runner = Runner(workflows, **settings.runner_arguments())
         self._caller = caller
-        self._paths = {name: _paths_of(one) for name, one in self._runner.definitions.items()}
 
     def close(self) -> None:
         """Finish pending saves and close the store."""
@@ -80,12 +79,9 @@ class StoreAccess:
 
     def start(self, workflow: str, body: bytes | None, *, id: str | None, key: str | None) -> JsonObject:
         """Start an instance and give it."""
-        made = _made(self._definition(workflow), body)
-        try:
-            handle = self._runner.start(made, id=id, idempotency_key=key, caller=self._caller)
-        except InvalidState as error:
-            raise InvalidInput(f"{workflow} cannot be started like this: {error}") from error
-        return self.get(workflow, handle.id)
+        definition = self._definition(workflow)
+        made = start_from(self._runner.delivery, definition, body, id=id, key=key, caller=self._caller)
+        return self.get(workflow, made)
 
     def send(
         self,
@@ -118,32 +114,32 @@ class StoreAccess:
             raise HandlerFailed(f"the query {query!r} of {workflow}/{id} failed: {error}") from error
 
     def get(self, workflow: str, id: str) -> JsonObject:
-        """Give the instance."""
+        """Give the instance; of one that this code cannot read, what its columns say (rule 23)."""
         definition = self._definition(workflow)
-        act = self._activation(workflow, id)
+        stored = self._runner.delivery.get(self._key(workflow, id))
         try:
-            return instance_json(act)
+            act = Loaded(definition, stored).activate(self._runner.store.now(), history=False)
+        except (Unavailable, InvalidState) as error:
+            line = _set_aside(definition, stored.record, stored.reason or str(error))
+            return _whole(line, from_json(stored.record.state), [])
+        try:
+            line = _as_json(shown(definition, act.instance))
+            return _whole(line, from_json(act.instance.state), [{**one, "link": None} for one in shown_awaits(act)])
         finally:
             definition.release(act.body)
 
     def timers(self, workflow: str, id: str) -> list[JsonObject]:
         """Give the timers that wait, the first one first."""
         definition = self._definition(workflow)
-        act = self._activation(workflow, id)
+        stored = self._runner.delivery.get(self._key(workflow, id))
+        try:
+            act = Loaded(definition, stored).activate(self._runner.store.now(), history=False)
+        except (Unavailable, InvalidState):
+            return []
         try:
             return sorted(_timers(act), key=lambda one: str(one["at"]))
         finally:
             definition.release(act.body)
-
-    def _activation(self, workflow: str, id: str) -> Activation:
-        definition, key = self._definition(workflow), self._key(workflow, id)
-        stored = self._runner.delivery.get(key)
-        if stored.reason is not None:
-            raise Unavailable(f"{workflow}/{id} is set aside, this code cannot read it: {stored.reason}")
-        try:
-            return Loaded(definition, stored).activate(self._runner.store.now(), history=False)
-        except InvalidState as error:
-            raise Unavailable(f"this code cannot read {workflow}/{id}: {error}") from error
 
     def changed(self, workflow: str, id: str, since: int, seconds: float) -> JsonObject | None:
         """Wait until its `pc` is greater than *since* and give it; None if that has not come within *seconds*."""
@@ -151,7 +147,7 @@ class StoreAccess:
         while True:
             mark = self._runner.store.changed()
             instance = self.get(workflow, id)
-            if instance["pc"] > since:
+            if instance["pc"] is None or instance["pc"] > since:
                 return instance
             while self._runner.store.changed() == mark:
                 left = until - time.monotonic()
@@ -171,7 +167,7 @@ class StoreAccess:
             names, status=status, filter=filter or "", page_size=page_size, page_token=page_token
         )
         return {
-            "instances": [_line(one, self._paths.get(one.workflow, {})) for one in page.items],
+            "instances": [_line(self._runner.definitions.get(one.workflow), one) for one in page.items],
             "next_page_token": page.next_page_token,
         }
 
@@ -210,121 +206,62 @@ class StoreAccess:
         return Key(workflow, id)
 
 
-def _made(definition: Definition[Any], body: bytes | None) -> Workflow:
-    """The object that JSON text starts: made by `start`, else from the fields without default.
-
-    Raises:
-        InvalidInput: It does not fit the schema.
-        Rejected, TerminalError: `start` refuses it.
-        HandlerFailed: `start` raised something else.
-    """
-    given = definition.start_input()
-    if given is None:
-        model = start_model(definition.cls)
-        taken = Input(none=True) if model is None else Input(model)
-        text = None if model is None and body is not None and from_json(body) == {} else body
-        taken.check(text)
-        fields = taken.parse(text)
-        values = {} if fields is None else {name: getattr(fields, name) for name in type(fields).model_fields}
-        try:
-            return cast("Workflow", definition.cls.model_validate(values, by_name=True))
-        except ValidationError as error:
-            raise InvalidInput(f"{definition.name} cannot be started like this: {error}") from error
-    given.check(body)
-    try:
-        arguments = () if given.adapter is None else (given.parse(body),)
-        return cast("Workflow", definition.cls.start(*arguments))
-    except (Rejected, TerminalError):
-        raise
-    except Exception as error:
-        raise HandlerFailed(f"{definition.name}.start failed, and nothing was started: {error}") from error
-
-
 # -- how instances are shown -------------------------------------------------------------------------------------------
 
 
-def instance_json(act: Activation) -> JsonObject:
-    """Give the instance as programs outside see it."""
-    instance = act.instance
-    paths = {thread.id: visible_path(act, thread) for thread in act.in_order()}
-    shown = _outside(instance, paths, shown_control(act))
-    shown["state"] = from_json(instance.state)
-    awaited = [] if instance.ended else engine.awaits(act)
-    shown["awaits"] = [{**one.model_dump(mode="json", by_alias=True), "link": None} for one in awaited]
-    order = ("workflow", "id", "status", "state", "output", "error", "threads", "awaits", "labels", "control", "pc")
-    return {name: shown[name] for name in (*order, "created_at", "updated_at")}
+class _NoCode:
+    """Stands for the definition of a workflow whose code is not at hand: positions are shown as they are stored."""
+
+    def scopes(self) -> list[Scope]:
+        return []
 
 
-def _outside(instance: Instance, paths: dict[str, str], control: Any) -> JsonObject:
-    whole = {
-        "workflow": instance.workflow,
-        "id": instance.id,
-        "status": instance.status,
-        "output": instance.output,
-        "error": None if instance.error is None else instance.error.model_dump(),
-        "threads": [_thread(one, paths.get(one.id, one.position)) for one in instance.threads.values()],
-        "labels": instance.labels,
-        "control": control,
-        "pc": instance.pc,
-        "created_at": instance.created_at,
-        "updated_at": instance.updated_at,
-    }
-    return cast("JsonObject", from_json(to_json(whole)))
+def _as_json(view: JsonObject) -> JsonObject:
+    return cast("JsonObject", from_json(to_json(view)))
 
 
-def _thread(thread: Thread, path: str) -> JsonObject:
-    return {
-        "id": thread.id,
-        "status": thread.status,
-        "position": path,
-        "attempt": thread.attempt,
-        "retry_at": thread.retry_at,
-        "error": None if thread.error is None else thread.error.model_dump(),
-    }
+def _whole(line: JsonObject, state: Any, awaits: list[JsonObject]) -> JsonObject:
+    head = ("workflow", "id", "status")
+    rest = {name: value for name, value in line.items() if name not in head}
+    return {**{name: line[name] for name in head}, "state": state, **rest, "awaits": awaits}
 
 
-def _timers(act: Activation) -> list[JsonObject]:
-    found: list[JsonObject] = []
+def _line(definition: Definition[Any] | None, one: Summary) -> JsonObject:
+    """An instance as a line of a list: all but `state` and `awaits`."""
+    known = definition if definition is not None else cast("Definition[Any]", _NoCode())
+    try:
+        instance = decode(one.document, b"{}")
+    except AsyncflowError as error:
+        return _set_aside(known, one, one.reason or error.message)
+    return _as_json(shown(known, instance)) if one.reason is None else _set_aside(known, one, one.reason)
+
+
+def _set_aside(definition: Definition[Any], row: Record | Summary, reason: str) -> JsonObject:
+    """What can be said of an instance that this code cannot read (rule 23)."""
+    try:
+        view = shown(definition, decode(row.document, b"{}"))
+    except AsyncflowError:
+        view = {
+            "workflow": row.workflow,
+            "id": row.id,
+            "status": row.status,
+            "output": None,
+            "error": None,
+            "threads": [],
+            "labels": dict(row.labels),
+            "control": None,
+            "pc": None,
+            "created_at": row.created_at,
+            "updated_at": row.updated_at,
+        }
+    error = Failure.of(Unavailable(reason), path="", attempt=0, at=row.updated_at)
+    return _as_json({**view, "status": "Paused", "error": error.model_dump()})
+
+
+def _timers(act: Activation) -> Iterator[JsonObject]:
     for thread in act.in_order():
         place = act.place_of(thread)
         cases = {case.name: case.path for case in place.cases} if place is not None else {}
         for name, at in (thread.deadlines or {}).items():
             if at is not None and name in cases:
-                found.append({"thread": thread.id, "path": cases[name], "at": at.isoformat().replace("+00:00", "Z")})
-    return found
-
-
-def _paths_of(definition: Definition[Any]) -> dict[str, str]:
-    """The path that users know of each address."""
-    paths = {place.at: place.path for place in definition.places()}
-    return {**paths, **{at + UNDO: path + UNDO for at, path in paths.items()}, END: ""}
-
-
-def _line(one: Summary, paths: dict[str, str]) -> JsonObject:
-    """An instance as a line of a list: all but `state` and `awaits`."""
-    try:
-        instance = decode(one.document, b"{}")
-    except AsyncflowError as error:  # a newer version: the columns are all that can be shown
-        shown: JsonObject = {
-            "error": {"type": type(error).__name__, "message": error.message},
-            "output": None,
-            "threads": [],
-        }
-        moments = {"created_at": one.created_at.isoformat(), "updated_at": one.updated_at.isoformat()}
-        return {"workflow": one.workflow, "id": one.id, "status": one.status, **shown, "labels": one.labels, **moments}
-    control = instance.control
-    words = {"pause": control.pause, "cancel": control.cancel.since if control.cancel is not None else None}
-    for message in instance.inbox:
-        if message.kind in words:
-            words[message.kind] = words[message.kind] or message.at
-    held = {word: {"since": since} for word, since in words.items() if since is not None}
-    line = _outside(
-        instance, {t.id: paths.get(t.position, t.position) for t in instance.threads.values()}, held or None
-    )
-    line["status"] = one.status
-    if one.reason is not None:
-        line["error"] = line["error"] or {"type": "Unavailable", "message": one.reason}
-    return line
-
-
-__all__ = ["StoreAccess", "instance_json"]
+                yield {"thread": thread.id, "path": cases[name], "at": at.isoformat().replace("+00:00", "Z")}

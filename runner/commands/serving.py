@@ -110,9 +110,20 @@ def _serve(session: Session, target: str | None, *, insecure: bool, worker: bool
     with _runner(session, target, watch_copies=watch_copies) as runner:
         from runner.http.server import serve as serve_http  # noqa: PLC0415 - only what is asked for
 
+        def ready(url: str) -> None:
+            first = next(iter(runner.definitions))
+            session.output.note(f"try: asyncflow start {first} --url {url}")
+
         settings = session.configuration.settings
         _log_start("serving", session, runner)
-        serve_http(runner, host=settings.host, port=settings.port, insecure=insecure, worker=worker)
+        serve_http(
+            runner,
+            host=settings.host,
+            port=settings.port,
+            insecure=insecure,
+            worker=worker,
+            ready=ready if watch_copies else None,  # whoever runs `dev` looks on
+        )
     LOG.info("stopped")
 
 

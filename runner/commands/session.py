@@ -121,7 +121,8 @@ class Command(click.Command):
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:
             if re.fullmatch(r"-[\d.]+", error.option_name):
-                error.message += f" A negative number goes behind two strokes and the options: … -- {error.option_name}"
+                hint = f"A negative number goes behind two strokes and the options: … -- {error.option_name}"
+                raise click.UsageError(f"{error.format_message()} {hint}", ctx) from error
             raise
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from flask import Blueprint, Flask, g, request, url_for
 from werkzeug.exceptions import HTTPException
@@ -15,7 +16,9 @@ from runner.auth import admit
 from runner.http.health import Health
 from runner.http.problems import problem_of
 from runner.http.workflows import Workflows
-from runner.runner import Runner
+
+if TYPE_CHECKING:
+    from runner.runner import Runner
 
 ALWAYS_OPEN = frozenset({"healthz", "readyz"})
 """What is answered while draining too: an orchestrator wants to know."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
@@ -17,11 +16,10 @@ from runner.json_text import parse_json
 
 KEY_CHARACTERS_MAX: Final = 255
 """As the services that brought the header allow; a thousand of them are kept with an instance."""
-PC_DIGITS_MAX: Final = 16
-"""Of 2^53 - 1, beyond which no program counter is."""
 
 _KEY: Final = re.compile(r"[\x21-\x7e]+")
-_TAG: Final = re.compile(r'"(\d{1,%d})"' % PC_DIGITS_MAX, re.ASCII)
+_PC: Final = re.compile(r"\d{1,16}", re.ASCII)
+"""As many digits as 2^53 - 1 has, beyond which no program counter is."""
 _SECONDS: Final = re.compile(r"\d{1,9}(\.\d{1,9})?", re.ASCII)
 _YES_NO: Final = {"1": True, "true": True, "0": False, "false": False}
 
@@ -92,10 +90,10 @@ def expected_pc(request: Request) -> int | None:
         return None
     if "," in header:
         raise Malformed("expected one entity tag in If-Match, found several")
-    tag = _TAG.fullmatch(header.strip())
-    if tag is None:
-        raise PreconditionFailed(f'expected an entity tag of this instance in If-Match, as "17", found {header[:100]!a}')
-    return int(tag.group(1))
+    tag = header.strip()
+    if len(tag) < 3 or tag[0] + tag[-1] != '""' or not _PC.fullmatch(tag[1:-1]):
+        raise PreconditionFailed(f'expected If-Match to be an ETag of this instance, as "17", found {tag[:100]!a}')
+    return int(tag[1:-1])
 
 
 def patience(request: Request) -> float:
@@ -119,7 +117,7 @@ def long_poll(request: Request) -> LongPoll | None:
         if wait is not None:
             raise Malformed("expected ?wait= together with ?since=, the pc that is known already")
         return None
-    if not re.fullmatch(r"\d{1,%d}" % PC_DIGITS_MAX, since, re.ASCII):
+    if not _PC.fullmatch(since):
         raise Malformed(f"expected since to be a pc, a whole number, found {since[:100]!a}")
     return LongPoll(0.0 if wait is None else _seconds("wait", wait), int(since))
 
@@ -152,9 +150,9 @@ def page_of(request: Request) -> tuple[int, str | None]:
     return limits.PAGE_SIZE if said is None else int(said), request.args.get("page_token") or None
 
 
-def known_by(headers: Mapping[str, str], pc: int) -> bool:
+def has_already(request: Request, pc: int) -> bool:
     """Tell whether the caller has the instance at *pc* already (`If-None-Match`); weak tags are as good here."""
-    header = headers.get("If-None-Match")
+    header = request.headers.get("If-None-Match")
     if header is None:
         return False
     tags = [tag.strip().removeprefix("W/") for tag in header.split(",")]

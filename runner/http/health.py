@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from flask import Blueprint
 from werkzeug.wrappers import Response
 
 from asyncflow.errors import Unavailable
 from runner.http.replies import reply
-from runner.runner import Runner
+
+if TYPE_CHECKING:
+    from runner.runner import Runner
 
 
 class Health:

@@ -1,4 +1,4 @@
-"""Callers that wait: without a thread where the server can park them (`runner.http.server`), else in the thread of their request."""
+"""Callers that wait: without a thread where the server can park them, else in the thread of their request."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from runner.waiting import Waiting
 LOG: Final = logging.getLogger("asyncflow")
 
 PARK: Final = "asyncflow.park"
-"""The key of the WSGI environment under which a server offers to park a caller: a function of what he waits for."""
+"""The key of the WSGI environment under which a server that can park callers has a function that does."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Parked:
     """A request that is answered later, without a thread.
 
@@ -39,7 +39,8 @@ class Parked:
         """Wait on the running loop; *run* runs what blocks in a thread. Never raises but when it is cancelled."""
         try:
             found = await self.waiting.on_loop(self.patience, run)
-            return await run(lambda: self.render(found))
+            response: Response = await run(lambda: self.render(found))
+            return response
         except Exception as error:  # noqa: BLE001 - Flask is gone, so this is the last one that can answer
             return problem_of(error, self.instance)
 
@@ -48,7 +49,8 @@ def answer_when(
     request: Request, waiting: Waiting[Any], patience: float, render: Callable[[Any], Response], *, instance: str
 ) -> Response:
     """Answer *request* when what it waits for has come, or its patience is over."""
-    park: Callable[[Parked], bool] | None = request.environ.get(PARK)
-    if park is not None and park(Parked(waiting, patience, render, instance)):
-        return Response()  # never sent
-    return render(waiting.here(patience))
+    park: Callable[[Parked], None] | None = request.environ.get(PARK)
+    if park is None:
+        return render(waiting.here(patience))
+    park(Parked(waiting, patience, render, instance))
+    return Response()  # never sent

@@ -9,7 +9,7 @@ from typing import Any, Final
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response
 
-from asyncflow import errors
+from asyncflow import errors, limits
 from asyncflow.errors import AsyncflowError, HandlerFailed, InvalidInput, NotAwaited
 from asyncflow.state import InvalidState
 from runner.http.instances import with_links
@@ -108,6 +108,13 @@ _OF_ROUTER: Final[dict[int, type[AsyncflowError]]] = {
 }
 """What the router says that is one of ours."""
 
+_DETAILS: Final = {
+    404: "there is nothing at this path",
+    405: "this path does not take this method: see Allow",
+    413: f"expected a body of at most {limits.BODY_BYTES} bytes",
+}
+"""Where we can say more than the router."""
+
 
 def _of_router(error: HTTPException) -> Response:
     status = error.code or HTTPStatus.INTERNAL_SERVER_ERROR.value
@@ -116,7 +123,7 @@ def _of_router(error: HTTPException) -> Response:
         "type": "about:blank" if cls is None else TYPE + cls.__name__,
         "title": error.name if cls is None else TABLE[cls][1],
         "status": status,
-        "detail": error.description or error.name,
+        "detail": _DETAILS.get(status) or error.description or error.name,
     }
     kept = {name: value for name, value in error.get_headers() if name != "Content-Type"}
     return _reply(problem, kept)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from flask import Blueprint, Request, g, request, url_for
+from flask import Blueprint, g, request, url_for
 from pydantic_core import from_json, to_json
 from werkzeug.wrappers import Response
 
@@ -23,10 +23,12 @@ from runner.http.problems import problem_of
 from runner.http.replies import reply, reply_nothing
 from runner.ids import check_id
 from runner.records import Loaded
-from runner.runner import Runner
 from runner.starting import start_from
 from runner.stores.base import Key, Stored
 from runner.waiting import Waiting
+
+if TYPE_CHECKING:
+    from runner.runner import Runner
 
 ALL: Final = "-"
 """Stands for all workflows in the path of a list."""
@@ -108,11 +110,10 @@ class Workflows:
         definition = self._definition(workflow)
         edge.refuse_rehearsal(request)
         body, key = edge.read_body(request), edge.idempotency_key(request)
-        id = start_from(
-            self._runner.delivery, definition, body, id=request.args.get("id"), key=key, caller=g.asyncflow_caller
-        )
-        path = _path(workflow, id)
-        stored = self._runner.delivery.get(Key(workflow, id))
+        delivery, wanted = self._runner.delivery, request.args.get("id")
+        started = start_from(delivery, definition, body, id=wanted, key=key, caller=g.asyncflow_caller)
+        path = _path(workflow, started)
+        stored = delivery.get(Key(workflow, started))
         return self._shown(definition, stored, path, status=201, headers={"Location": path})
 
     def instance(self, workflow: str, id: str) -> Response:
@@ -124,7 +125,7 @@ class Workflows:
             return self._when_newer(definition, key, poll, path)
         response = self._shown(definition, self._runner.delivery.get(key), path)
         tag = response.headers.get("ETag", "").strip('"')
-        return _not_modified(int(tag)) if tag and edge.known_by(request.headers, int(tag)) else response
+        return _not_modified(int(tag)) if tag and edge.has_already(request, int(tag)) else response
 
     def _when_newer(self, definition: Definition[Any], key: Key, poll: edge.LongPoll, path: str) -> Response:
         bell, delivery, last = self._runner.bell, self._runner.delivery, _Last()
@@ -176,8 +177,8 @@ class Workflows:
         """Deliver an event, and give the handler's value."""
         definition, key = self._find(workflow, id)
         edge.refuse_rehearsal(request)
-        path, patience = _path(workflow, id), edge.patience(request)
-        message = self._message(request, "event", name=event, thread=request.args.get("thread"), value=edge.read_body(request))
+        path, patience, body = _path(workflow, id), edge.patience(request), edge.read_body(request)
+        message = self._message("event", name=event, thread=request.args.get("thread"), value=body)
         laid = self._runner.delivery.lay(definition, key, message, if_pc=edge.expected_pc(request))
         if isinstance(laid, Answer):
             return _answered(laid, path)
@@ -193,7 +194,7 @@ class Workflows:
         if verb not in VERBS:
             raise NotFound(f"there is no verb {verb!r}; there are: {', '.join(VERBS)}")
         thread, value = _arguments(edge.read_object(request, *VERBS[verb]))
-        message = self._message(request, verb, thread=thread, value=value)
+        message = self._message(verb, thread=thread, value=value)
         if_pc, path = edge.expected_pc(request), _path(workflow, id)
         delivery = self._runner.delivery
         if edge.is_rehearsal(request):
@@ -208,7 +209,7 @@ class Workflows:
         return self._shown(definition, delivery.get(key), path, status=_status_of(answer))
 
     def _message(
-        self, request: Request, kind: str, *, name: str = "", thread: str | None = None, value: bytes | None = None
+        self, kind: str, *, name: str = "", thread: str | None = None, value: bytes | None = None
     ) -> Message:
         key, caller = edge.idempotency_key(request), g.asyncflow_caller
         return self._runner.delivery.message(kind, key, name=name, thread=thread, caller=caller, value=value)

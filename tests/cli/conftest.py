@@ -82,7 +82,7 @@ def either(request: pytest.FixtureRequest, shell: Shell) -> Iterator[Shell]:
         return
     runner = Runner(WORKFLOWS, store=shell.store)
     server = make_server("127.0.0.1", 0, runner.create_app(), threaded=True)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     try:
         yield Shell(shell.store, ("--url", f"http://127.0.0.1:{server.server_port}"))

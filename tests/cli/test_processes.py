@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -172,8 +173,9 @@ def test_dev_serves_the_source_as_it_is_now(tmp_path: Path) -> None:
 
 
 def address(server: Process) -> str:
-    line = server.err.until(lambda line: "http://127.0.0.1:" in line)
-    return "http://127.0.0.1:" + line.partition("http://127.0.0.1:")[2].partition('"')[0].split()[0].rstrip("/,.")
+    found = re.search(r"http://127\.0\.0\.1:\d+", server.err.until(lambda line: "http://127.0.0.1:" in line))
+    assert found is not None
+    return found.group()
 
 
 def test_dev_without_a_target_is_wrong_use(tmp_path: Path) -> None:

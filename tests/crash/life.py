@@ -40,21 +40,27 @@ class Life:
     """How to live.
 
     Args:
+        folder: Where the ledger is.
         name: Of this process in the ledger.
+        store: The database.
         prefix: Of the instances that its clients begin.
         dies_at: One of `POINTS`, and the how manieth time there; None: nowhere.
         ending: Begin nothing new, and return when all that was begun has ended.
         lease_seconds: How long leases hold.
         drain_seconds: How long a SIGTERM waits for what runs.
+        seconds_async, failures: See `tests.crash.workflows`.
     """
 
     folder: Path
     name: str
+    store: Path
     prefix: str = "i"
     dies_at: tuple[str, int] | None = None
     ending: bool = False
     lease_seconds: float = 330
     drain_seconds: float = 25
+    seconds_async: float = 0.02
+    failures: float = 0.1
 
 
 class Reaper:
@@ -109,9 +115,10 @@ def live(life: Life, up: Connection) -> None:
     signal.signal(signal.SIGTERM, lambda *_: told_to_end.set())
     path = life.folder / "ledger"
     ledger = workflows.ledger = Ledger(path, life.name)
+    workflows.seconds_async, workflows.failures = life.seconds_async, life.failures
     runner = Runner(
         workflows.ALL,
-        store=f"sqlite:///{life.folder / 'store.db'}",
+        store=f"sqlite:///{life.store}",
         concurrency=CONCURRENCY,
         lease=timedelta(seconds=life.lease_seconds),
     )

@@ -1,6 +1,7 @@
 """Kills a process again and again while it works, lets a last life come to its end, and looks at what is left."""
 
 import multiprocessing
+import os
 import signal
 import time
 from collections.abc import Callable
@@ -29,17 +30,18 @@ def _context() -> ForkServerContext:
 
 
 class Lives:
-    """Makes processes in one folder."""
+    """Makes processes in one folder; the database may be elsewhere."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, store: Path | None = None) -> None:
         self.folder = folder
+        self.store = store or folder / "store.db"
         self._context = _context()
         self._count = 0
 
     def begin(self, prefix: str = "i", **how: object) -> "Running":
         """Begin a life, and do not wait until it is up."""
         self._count += 1
-        life = Life(self.folder, f"{prefix}-{self._count}", prefix, **how)  # type: ignore[arg-type]
+        life = Life(self.folder, f"{prefix}-{self._count}", self.store, prefix, **how)  # type: ignore[arg-type]
         here, there = self._context.Pipe(duplex=False)
         process = self._context.Process(target=live, args=(life, there), daemon=True)
         process.start()
@@ -66,6 +68,11 @@ class Running:
         """Wait until it has ended; give its exit code, None if it goes on."""
         self.process.join(seconds)
         return self.process.exitcode
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        assert self.process.pid is not None
+        os.kill(self.process.pid, number)
 
     def kill(self) -> None:
         """Kill it with SIGKILL, if it lives."""
@@ -129,6 +136,61 @@ def besiege_two(folder: Path, seed: int, kills: int, killed: Callable[[], None] 
     return figures
 
 
+def stop_beyond_the_lease(folder: Path, seed: int, stops: int, *, lease_seconds: float = 1.0) -> Figures:
+    """Let one of two processes stand still for longer than its leases, again and again; audit what is left."""
+    dice, figures, began = Random(seed), Figures(), time.monotonic()
+    lives = Lives(folder)
+    pair = [lives.begin(prefix, lease_seconds=lease_seconds) for prefix in "ab"]
+    for running in pair:
+        running.wait_up()
+    for _ in range(stops):
+        running = dice.choice(pair)
+        assert running.wait_end(dice.uniform(0, LIFE_SECONDS_MAX)) is None
+        running.signal(signal.SIGSTOP)
+        assert running.wait_end(dice.uniform(1, 2) * lease_seconds) is None
+        running.signal(signal.SIGCONT)
+    assert pair[0].wait_end(LIFE_SECONDS_MAX) is None
+    for running in pair:
+        running.kill()
+    for prefix in "ab":
+        end(lives, prefix)
+    figures.account = audit(folder, stopped=True)
+    figures.seconds = time.monotonic() - began
+    return figures
+
+
+def terminate_under_load(folder: Path, seed: int, times: int, *, drain_seconds: float = 0.5) -> tuple[Figures, float]:
+    """End a process with SIGTERM in the middle of its work, again and again; no attempt fails by itself here.
+
+    Returns:
+        What it came to, and the longest that an end took, in seconds.
+    """
+    dice, figures, began = Random(seed), Figures(), time.monotonic()
+    lives, longest = Lives(folder), 0.0
+    for _ in range(times):
+        running = lives.begin(drain_seconds=drain_seconds, seconds_async=3 * drain_seconds, failures=0)
+        running.wait_up()
+        assert running.wait_end(dice.uniform(0.1, LIFE_SECONDS_MAX)) is None
+        told = time.monotonic()
+        running.signal(signal.SIGTERM)
+        code = running.wait_end()
+        longest = max(longest, time.monotonic() - told)
+        running.kill()
+        assert code == 0, f"a drain ended with {code}; see {folder / 'log'}"
+    end(lives, failures=0)
+    figures.account = audit(folder, given_back=True)
+    figures.seconds = time.monotonic() - began
+    return figures, longest
+
+
+def end(lives: Lives, prefix: str = "i", **how: object) -> None:
+    """Live once more, until everything that was begun has come to its end."""
+    last = lives.begin(prefix, ending=True, **how)
+    code = last.wait_end()
+    last.kill()
+    assert code == 0, f"the last life did not come to its end: {code}; see {lives.folder / 'log'}"
+
+
 def _kill(running: Running, after: float, figures: Figures) -> None:
     if running.wait_end(after) is not None:
         figures.at_points += 1
@@ -138,9 +200,22 @@ def _kill(running: Running, after: float, figures: Figures) -> None:
     assert code == -signal.SIGKILL, f"{running.life.name} ended by itself: {code}; see {running.life.folder / 'log'}"
 
 
-def end(lives: Lives, prefix: str = "i") -> None:
-    """Live once more, until everything that was begun has come to its end."""
-    last = lives.begin(prefix, ending=True)
-    code = last.wait_end()
-    last.kill()
-    assert code == 0, f"the last life did not come to its end: {code}; see {lives.folder / 'log'}"
+def fill_the_disk(folder: Path, disk: Path, seed: int) -> Figures:
+    """Let *disk*, a small file system, be full for a while under a process at work; audit what is left."""
+    dice, figures, began = Random(seed), Figures(), time.monotonic()
+    lives = Lives(folder, disk / "store.db")
+    running = lives.begin()
+    running.wait_up()
+    for _ in range(2):
+        assert running.wait_end(dice.uniform(0, LIFE_SECONDS_MAX)) is None
+        with (disk / "ballast").open("wb", buffering=0) as ballast, suppress(OSError):
+            while True:
+                ballast.write(bytes(4_096))
+        assert running.wait_end(dice.uniform(1, 2)) is None
+        (disk / "ballast").unlink()
+    assert running.wait_end(LIFE_SECONDS_MAX) is None
+    running.kill()
+    end(lives)
+    figures.account = audit(folder, disk / "store.db")
+    figures.seconds = time.monotonic() - began
+    return figures

@@ -41,8 +41,6 @@ from tests.crash.ledger import Ledger
 MOMENT: Final = timedelta(milliseconds=20)
 FOR_EVER: Final = Retry(max_attempts=None, delay=timedelta(milliseconds=5), max_delay=timedelta(milliseconds=50))
 """Kills must not use up a policy: what is looked at here is the end."""
-WORK_SECONDS: Final = 0.02
-"""The longest that a step works."""
 LINES: Final = 3
 """How many lines an order has."""
 PARTS: Final = 6
@@ -52,7 +50,13 @@ CALLS: Final = 2
 """How often an agent thinks, and what it wants each time."""
 
 ledger: Ledger
-"""Set by whoever lives."""
+"""Set by whoever lives, as what follows."""
+seconds: float = 0.02
+"""The longest that a plain function works."""
+seconds_async: float = 0.02
+"""The longest that a coroutine function works."""
+failures: float = 0.1
+"""How many of the attempts fail by themselves."""
 passing: Callable[[str], None] = lambda point: None  # noqa: E731
 """Called at the points of an action where a process may be told to die."""
 
@@ -67,14 +71,14 @@ class Counted(Workflow):
         self.counts[name] = self.counts.get(name, 0) + 1
 
     def begin(self, name: str) -> float:
-        """Say that an attempt at *name* begins; give how long it should work, in seconds."""
+        """Say that an attempt at *name* begins; give how long it should work, as part of the longest."""
         context = self.context
         ledger.note("run", id=context.id, name=name, key=context.idempotency_key, attempt=context.attempt)
         passing("begin")
         dice = Random(f"{context.idempotency_key} {context.attempt}")
-        if dice.random() < 0.1:
+        if dice.random() < failures:
             raise ConnectionError("the line is bad")
-        return dice.uniform(0, WORK_SECONDS)
+        return dice.random()
 
     def finish(self, name: str) -> None:
         """Say that an attempt at *name* ends well."""
@@ -84,12 +88,12 @@ class Counted(Workflow):
 
     def work(self, name: str) -> None:
         """Work on *name*: what most actions do."""
-        time.sleep(self.begin(name))
+        time.sleep(self.begin(name) * seconds)
         self.finish(name)
 
     async def work_async(self, name: str) -> None:
         """Work on *name* without a thread."""
-        await asyncio.sleep(self.begin(name))
+        await asyncio.sleep(self.begin(name) * seconds_async)
         self.finish(name)
 
 

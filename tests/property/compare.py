@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from asyncflow import AsyncflowError, Simulation
+from asyncflow import AsyncflowError, Pending, Simulation
 from tests.property.build import build
 from tests.property.machine import Machine, Seen
 from tests.property.programs import EVENTS, START, Item, Program, State
@@ -33,6 +33,9 @@ def call_of(move: Move, machine: Machine) -> Call:
     seen = machine.look()
     if move.kind == "advance" or (move.kind == "send" and seen.threads and not seen.waiting):
         return Call("advance", minutes=LEAPS[move.pick % len(LEAPS)])
+    stopped = [(name, plain) for name, plain in machine.stopped() if plain or move.kind == "retry"]
+    if move.kind in ("retry", "skip") and stopped:
+        return Call(move.kind, thread=stopped[move.pick % len(stopped)][0])
     if move.kind == "cancel" and not machine.ended:
         return Call("cancel")
     names = sorted(seen.waiting) or sorted(machine.events) or ["e0"]
@@ -58,6 +61,9 @@ def interpret(program: Program, moves: Sequence[Move], **options: Any) -> tuple[
             answer = machine.send(call.event, call.value, call.thread)
         elif call.verb == "cancel":
             answer = (machine.cancel(), None)
+        elif call.verb in ("retry", "skip"):
+            assert call.thread is not None
+            (machine.retry if call.verb == "retry" else machine.skip)(call.thread)
         else:
             machine.advance(timedelta(minutes=call.minutes))
         seen.append((answer, machine.look()))
@@ -87,24 +93,27 @@ def look(sim: Simulation[Any]) -> Seen:
     )
 
 
+def perform(sim: Simulation[Any], call: Call) -> tuple[str, Any]:
+    """Make *call*; gives ("ok", answer), or the name of the refusal."""
+    try:
+        if call.verb == "send":
+            return ("ok", sim.send(call.event, call.value, thread=call.thread))
+        if call.verb == "advance":
+            sim.advance(timedelta(minutes=call.minutes))
+        elif call.verb == "cancel":
+            sim.cancel()
+        elif call.thread is not None:
+            (sim.retry if call.verb == "retry" else sim.skip)(call.thread)
+    except (AsyncflowError, Pending) as refusal:
+        return (type(refusal).__name__, None)
+    return ("ok", None)
+
+
 def observe(simulate: Any, program: Program, calls: Sequence[Call], **options: Any) -> list[Observation]:
     """Run *program* in the engine; gives what was seen after the start and each of *calls*."""
     sim = simulate(build(program), now=START, **options)
     seen: list[Observation] = [(("start", None), look(sim))]
     for call in calls:
-        answer: tuple[str, Any] = ("ok", None)
-        try:
-            if call.verb == "send":
-                answer = ("ok", sim.send(call.event, call.value, thread=call.thread))
-            elif call.verb == "cancel":
-                sim.cancel()
-            else:
-                sim.advance(timedelta(minutes=call.minutes))
-        except AsyncflowError as refusal:
-            answer = (type(refusal).__name__, None)
-        except Exception as other:
-            if type(other).__name__ != "Pending":
-                raise
-            answer = ("Pending", None)
+        answer = perform(sim, call)
         seen.append((answer, look(sim)))
     return seen

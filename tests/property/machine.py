@@ -120,6 +120,25 @@ class Machine(Walker):
             self.settle()
         return "ok"
 
+    def stopped(self) -> list[tuple[str, bool]]:
+        """Threads that are parked or in backoff, and whether their step is plain."""
+        blocks = [(thread.id, thread.block) for thread in self.threads]
+        return [(name, b.plain) for name, b in blocks if isinstance(b, AtStep) and (b.parked or b.retry_at)]
+
+    def retry(self, thread_id: str) -> None:
+        """Try a parked thread again with a fresh count, one in backoff now with its count as it is."""
+        block = next(thread.block for thread in self.threads if thread.id == thread_id)
+        assert isinstance(block, AtStep)
+        block.attempt = 0 if block.parked else block.attempt
+        block.parked = block.retry_at = None
+        self.settle()
+
+    def skip(self, thread_id: str) -> None:
+        """Go on behind the plain step at which a thread is parked or in backoff."""
+        thread = next(thread for thread in self.threads if thread.id == thread_id)
+        thread.outcome = (None,)
+        self.settle()
+
     def look(self) -> Seen:
         error = self.failure or next((error for t in self.threads if (error := parked(t.block))), None)
         return Seen(

@@ -320,5 +320,5 @@ class Move:
 
 def schedules(least: int = 3, most: int = 10) -> st.SearchStrategy[list[Move]]:
     """Events (mostly awaited ones), passing time, a cancel."""
-    kinds = ("send",) * 7 + ("address", "advance", "advance", "advance", "stray", "cancel")
+    kinds = ("send",) * 7 + ("address", "advance", "advance", "advance", "stray", "cancel", "retry", "skip")
     return st.lists(st.builds(Move, st.sampled_from(kinds), st.integers(0, 23)), min_size=least, max_size=most)
