@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final, get_args, get_origin
 
-from pydantic import BaseModel
+from pydantic import AliasChoices, BaseModel
 
 from asyncflow.errors import Problem
 from asyncflow.handlers import MISSING, Signature, awaited_result, signature_of, type_of_result
@@ -127,9 +127,10 @@ def _fits(result: Any, wanted: Any) -> bool:
     if result is None or wanted is None or result is type(None) or wanted is type(None):
         return result in (None, type(None)) and wanted in (None, type(None))
     mine, its = get_origin(result) or result, get_origin(wanted) or wanted
-    if isinstance(mine, type) and isinstance(its, type):
-        return issubclass(mine, its)
-    return True
+    if not (isinstance(mine, type) and isinstance(its, type)):
+        return True
+    inside = list(zip(get_args(result), get_args(wanted), strict=False)) if mine is its else []
+    return issubclass(mine, its) and all(_fits(one, other) for one, other in inside)
 
 
 def _is_union(annotation: Any) -> bool:
@@ -141,10 +142,11 @@ def _members(annotation: Any) -> tuple[Any, ...]:
 
 
 def _in_bare_loop(region: Region | None) -> bool:
-    while region is not None and region.kind not in ("try", "thread"):
+    while region is not None and region.kind != "try":
         if region.kind == "loop":
             return True
-        region = region.outer
+        # What a thread has done goes to the one that began it, or to the instance.
+        region = region.place.region if region.kind == "thread" and region.place is not None else region.outer
     return False
 
 
@@ -203,8 +205,16 @@ def _for(definition: Definition[Any], place: Place) -> Iterator[str]:
     if place.statement.cond is not True:
         yield from _arity(place.statement.cond, 0, "a condition")
     inside = [one for one in _body_places(definition, place) if not _in_thread_of_its_own(one, place)]
-    if not any(one.kind in BLOCKING or one.kind in LEAVING for one in inside):
+    if not any(one.kind in BLOCKING or (one.kind in LEAVING and not _ends_inner_loop(one, place)) for one in inside):
         yield "the loop can never block or end: its body has no step, no wait and no Break"
+
+
+def _ends_inner_loop(one: Place, loop: Place) -> bool:
+    """Whether a Break is one of a loop inside *loop*."""
+    region: Region | None = one.region
+    while one.kind == "break" and region is not None and region.kind not in ("loop", "each"):
+        region = region.outer
+    return one.kind == "break" and region is not loop.inner
 
 
 def _in_thread_of_its_own(one: Place, loop: Place) -> bool:
@@ -323,16 +333,32 @@ def _class(definition: Definition[Any]) -> Iterator[Problem]:
     for label in definition.labels:
         if label not in definition.cls.model_fields:
             yield Problem(path="", message=f"the label {label!r} is no field", source=source)
-    seen: set[type[BaseModel]] = set()
-    models = [definition.cls, *(_models(adapter._type) for adapter in definition.items.values())]  # noqa: SLF001
-    for model in models:
-        if isinstance(model, type) and model not in seen and issubclass(model, BaseModel):
-            seen.add(model)
-            yield from (Problem(path="", message=text, source=source) for text in _hidden_state(model))
+    items = [one for adapter in definition.items.values() for one in _members(_plain(adapter._type))]  # noqa: SLF001
+    own = [one for one in dict.fromkeys([definition.cls, *items]) if isinstance(one, type) and issubclass(one, BaseModel)]
+    nested = _models_in([model.__pydantic_core_schema__ for model in own])
+    texts = [text for model in own for text in _hidden_state(model)]
+    texts += [text for model in dict.fromkeys([*own, *nested]) for text in _lost_names(model)]
+    yield from (Problem(path="", message=text, source=source) for text in texts)
 
 
-def _models(annotation: Any) -> Any:
-    return annotation if isinstance(annotation, type) and not get_args(annotation) else None
+def _plain(annotation: Any) -> Any:
+    while get_origin(annotation) is typing.Annotated:
+        annotation = get_args(annotation)[0]
+    return annotation
+
+
+def _models_in(schema: Any) -> Iterator[type[BaseModel]]:
+    """The models that a core schema is made of."""
+    if isinstance(schema, dict):
+        cls = schema.get("cls")
+        if schema.get("type") == "model" and isinstance(cls, type) and issubclass(cls, BaseModel):
+            yield cls
+        for name, value in schema.items():
+            if name != "metadata":
+                yield from _models_in(value)
+    elif isinstance(schema, list | tuple):
+        for value in schema:
+            yield from _models_in(value)
 
 
 def _hidden_state(model: type[BaseModel]) -> Iterator[str]:
@@ -342,3 +368,13 @@ def _hidden_state(model: type[BaseModel]) -> Iterator[str]:
     for name, field in model.model_fields.items():
         if field.exclude:
             yield f"the field {model.__name__}.{name} is excluded from JSON, so it would be lost: do not exclude it"
+
+
+def _lost_names(model: type[BaseModel]) -> Iterator[str]:
+    """Fields that pydantic writes under a name by which it does not read them: their values would be lost in the first save."""
+    for name, field in model.model_fields.items():
+        written = field.serialization_alias or field.alias or name
+        read = field.validation_alias or field.alias
+        known = read.choices if isinstance(read, AliasChoices) else [read]
+        if written != name and written not in known:
+            yield f"the field {model.__name__}.{name} is written as {written!r} and not read by that name: give it one alias="

@@ -24,6 +24,7 @@ from asyncflow.handlers import (
     QuerySpec,
     adapter_of,
     event_spec,
+    read_json,
     signature_of,
 )
 from asyncflow.instance import Thread
@@ -144,7 +145,7 @@ class Body(Generic[W]):
             if place is None or at not in self.definition.items:
                 return None
             try:
-                scope = bind(place, self.definition.items[at].validate_json(to_json(kept)))
+                scope = bind(place, read_json(self.definition.items[at], to_json(kept)))
             except Exception:  # noqa: BLE001 - newer code may take the item as it was for no item, or make no body of it
                 return None
         place = scope.places.get(entry.at)

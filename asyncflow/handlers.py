@@ -215,17 +215,17 @@ def dump_json(adapter: TypeAdapter[Any], value: Any, *, round_trip: bool = False
 
 
 def read_json(adapter: TypeAdapter[Any], text: bytes) -> Any:
-    """Give the typed value of what `dump_json` wrote for a caller; computed fields in it are passed over.
+    """Give the typed value of what `dump_json` wrote, by the names that writing uses; computed fields in it are passed over.
 
     Raises:
         ValidationError: it is no value of the type.
     """
     try:
-        return adapter.validate_json(text)
+        return adapter.validate_json(text, by_alias=True, by_name=True)
     except ValidationError as error:
         if any(one["type"] != "extra_forbidden" for one in error.errors(include_url=False)):
             raise
-    return adapter.validate_json(text, extra="ignore")
+    return adapter.validate_json(text, by_alias=True, by_name=True, extra="ignore")
 
 
 def type_of_result(cls: type[Any], step: Any) -> TypeAdapter[Any]:

@@ -212,7 +212,7 @@ def _apply(act: Activation, thread: Thread, place: Place, message: Message) -> b
 def _take_value(act: Activation, thread: Thread, place: Place, text: bytes) -> None:
     """Give a step's result to what takes it; whatever that raises, nothing is changed."""
     step = place.statement
-    value = result_type(act, place).validate_json(text)
+    value = read_json(result_type(act, place), text)
     context = act.context(thread, place.path)
     context.idempotency_key = f"{act.instance.uid}-{thread.visit}"
     context.attempt = thread.attempt

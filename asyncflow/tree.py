@@ -511,7 +511,16 @@ def in_order(scope: Scope) -> list[Place]:
 def _ordered(places: list[Place]) -> list[Place]:
     found: list[Place] = []
     by_statement = {id(place.statement): place for place in places}
-    inner = {id(part) for place in places for part in parts_of(place.statement)}
+    inner: set[int] = set()
+
+    def note_parts(statement: Any) -> None:
+        for part in parts_of(statement):
+            inner.add(id(part))
+            if id(part) not in by_statement:
+                note_parts(part)  # a section without a name
+
+    for place in places:
+        note_parts(place.statement)
     tops = [place.statement for place in reversed(places) if id(place.statement) not in inner]
 
     def add(statement: Any) -> None:

@@ -499,8 +499,6 @@ def drop_gone(act: Activation) -> None:
     for thread in act.in_order():
         if not act.alive(thread) or (len(thread.frames) == 1 and not thread.frames[0].items):
             continue
-        if thread.frames[-1].phase == "undo":
-            continue  # its items are kept with the entry
         try:
             depth = _gone_at(act, thread)
         except ItemsFailed as failed:
@@ -567,4 +565,9 @@ def _skip_item(act: Activation, thread: Thread, depth: int) -> None:
 
 def _cancel_in(frames: list[Frame]) -> bool:
     """Whether a cancel was waiting in these frames for what is dropped with them: children, a Finally, an undo."""
-    return any(frame.cancelled or (frame.after is not None and is_cancel(frame.after.failure)) for frame in frames)
+    return any(
+        frame.cancelled
+        or (frame.after is not None and is_cancel(frame.after.failure))
+        or (frame.phase == "undo" and is_cancel(frame.error))
+        for frame in frames
+    )

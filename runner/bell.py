@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 
 from asyncflow.activation import Answer
+from runner.forks import renew_after_fork
 from runner.stores.base import Key
 
 Heard = Callable[[], None]
@@ -16,6 +17,11 @@ class Bell:
     """Rings for an instance when this process has saved it; hands answers to the senders that wait for them."""
 
     def __init__(self) -> None:
+        self.begin_anew()
+        renew_after_fork(self)
+
+    def begin_anew(self) -> None:
+        """Forget who waits in another process, the parent."""
         self._lock = threading.Lock()
         self._listeners: dict[Key, list[Heard]] = {}
         self._mourners: dict[Key, list[Heard]] = {}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Final
 
 import click
@@ -84,12 +83,6 @@ def cli() -> None:
     Exit codes: 0 done, 1 refused or ended badly, 2 wrong use or settings, 3 not found, 4 pending, 5 store or server
     unreachable.
     """
-    from runner.commands.output import Output  # noqa: PLC0415 - not for --help
-    from runner.target import shadow_in  # noqa: PLC0415 - not for --help
-
-    shadow = shadow_in([Path.cwd()])
-    if shadow is not None:
-        Output().warn(shadow)
 
 
 def main() -> None:

@@ -1,84 +1,133 @@
-"""The one thread of a process that writes: what comes while a commit is under way goes into the next one together."""
+"""Group commit for any store: what comes while a commit is under way goes into the next one together.
+
+Whoever finds no commit under way makes one himself, for all that is pending: a lone caller waits for the disk and for no other
+thread. What came meanwhile is left to the committer's own thread, so that nobody works for others longer than for himself.
+"""
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from queue import SimpleQueue
 from typing import Final
 
 from asyncflow.errors import Unavailable
+from runner.forks import renew_after_fork
 from runner.stores.base import Failed, Outcome, Store, Write
 
 LOG = logging.getLogger(__name__)
 
 BATCH_WRITES_MAX: Final = 200
 """More in one transaction would only make the first of them wait; measured gains end well below."""
+QUICK_SECONDS: Final = 0.002
+"""Commits that take less on average may be made on an event loop: it is held up no longer than by a few callbacks."""
+_SMOOTHING: Final = 0.2
+"""How much the last commit counts in that average."""
 
 Told = Callable[[Outcome], None]
+Pending = tuple[Write, Told]
 
 
 class Committer:
-    """Group commit for any store: one transaction and one fsync for all that is pending."""
+    """The only way to the store's `commit` in a process."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._pending: SimpleQueue[tuple[Write, Told] | None] = SimpleQueue()
         self._closed = False
+        self._seconds = QUICK_SECONDS
+        self.begin_anew()
+        renew_after_fork(self)
+
+    def begin_anew(self) -> None:
+        """Forget what another process, the parent, has under way."""
         self._lock = threading.Lock()
+        self._more = threading.Condition(self._lock)
+        self._pending: list[Pending] = []
+        self._committing = False
+        """Somebody commits now; he hands on to the thread what has come meanwhile."""
         self._thread: threading.Thread | None = None
 
-    def submit(self, write: Write, told: Told) -> None:
-        """Save *write* soon; *told* gets its outcome in the committer's thread and must not block."""
-        with self._lock:
-            if self._closed:
-                closed = Unavailable("the runner is closed: nothing was saved")
-                threading.Thread(target=told, args=(Failed(closed),)).start()
-                return
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="asyncflow-committer", daemon=True)
-                self._thread.start()
-        self._pending.put((write, told))
+    @property
+    def quick(self) -> bool:
+        """Whether commits are so quick that an event loop may wait for them."""
+        return self._seconds < QUICK_SECONDS and self._store.knows_processes
 
     def save(self, write: Write) -> Outcome:
         """Save *write* and wait for its outcome."""
         future: Future[Outcome] = Future()
-        self.submit(write, future.set_result)
+        self._enter([(write, future.set_result)], lead=True)
         return future.result()
+
+    def submit(self, pending: Sequence[Pending]) -> None:
+        """Save these soon; each `told` gets its outcome, now or in another thread, and must not block."""
+        self._enter(pending, lead=self.quick)
 
     def close(self) -> None:
         """Finish what is pending, then stop."""
         with self._lock:
             self._closed = True
+            self._more.notify_all()
             thread = self._thread
         if thread is not None:
-            self._pending.put(None)
             thread.join()
 
-    def _run(self) -> None:
-        closing = False
-        while not closing:
-            first = self._pending.get()
-            if first is None:
-                return
-            batch = [first]
-            while len(batch) < BATCH_WRITES_MAX and not self._pending.empty():
-                more = self._pending.get()
-                if more is None:
-                    closing = True
-                    break
-                batch.append(more)
-            self._commit(batch)
+    # -- taking turns --------------------------------------------------------------------------------------------------
 
-    def _commit(self, batch: list[tuple[Write, Told]]) -> None:
+    def _enter(self, pending: Sequence[Pending], *, lead: bool) -> None:
+        with self._lock:
+            closed = self._closed
+            if not closed:
+                self._pending += pending
+                if self._committing or not lead:
+                    self._hand_on()
+                    return
+                self._committing = True
+        if closed:
+            error = Unavailable("the runner is closed: nothing was saved")
+            for _, told in pending:
+                told(Failed(error))
+            return
+        self._commit()
+        with self._lock:
+            self._committing = False
+            if self._pending:
+                self._hand_on()
+
+    def _hand_on(self) -> None:
+        """Leave what is pending to the thread; call with the lock held."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="asyncflow-committer", daemon=True)
+            self._thread.start()
+        self._more.notify()
+
+    def _run(self) -> None:
+        while True:
+            with self._lock:
+                while self._committing or not self._pending:
+                    if self._closed and not self._pending:
+                        return
+                    self._more.wait()
+                self._committing = True
+            self._commit()
+            with self._lock:
+                self._committing = False
+                self._more.notify_all()
+
+    # -- committing ----------------------------------------------------------------------------------------------------
+
+    def _commit(self) -> None:
+        with self._lock:
+            batch, self._pending = self._pending[:BATCH_WRITES_MAX], self._pending[BATCH_WRITES_MAX:]
+        began = time.monotonic()
         try:
             outcomes = self._store.commit([write for write, _ in batch])
         except Exception as error:
             LOG.exception("the store raised, though it promises not to")
             unknown = Unavailable(f"the store failed: {error}")
             outcomes = [Failed(unknown, in_doubt=True)] * len(batch)
+        self._seconds += (time.monotonic() - began - self._seconds) * _SMOOTHING
         for (_, told), outcome in zip(batch, outcomes, strict=True):
             try:
                 told(outcome)

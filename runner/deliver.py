@@ -21,6 +21,7 @@ from asyncflow.requests import request_hash
 from asyncflow.write import decide
 from runner.bell import Bell
 from runner.committer import Committer
+from runner.forks import renew_after_fork
 from runner.records import Loaded, write_of
 from runner.stores.base import Failed, Key, Saved, Store, Stored
 from runner.waiting import Waiting
@@ -43,6 +44,11 @@ class Delivery:
         self._retention = retention
         self._history = history
         self._woken = woken
+        self.begin_anew()
+        renew_after_fork(self)
+
+    def begin_anew(self) -> None:
+        """Forget who delivers in another process, the parent."""
         self._locks: dict[Key, tuple[threading.Lock, int]] = {}
         self._locks_lock = threading.Lock()
 

@@ -95,8 +95,8 @@ class Runner:
         self._lease = lease
         self._concurrency = concurrency
         self._watch_copies = watch_copies
-        self.process = f"{os.getpid()}-{secrets.token_hex(6)}"
-        """This Runner's name in leases."""
+        self.process = ""
+        """This Runner's name in leases, while it works."""
         self.store: Store = open_store(store, clock=clock.now if clock is not None else utc_now)
         self.bell = Bell()
         self._committer = Committer(self.store)
@@ -193,6 +193,8 @@ class Runner:
 
     def __enter__(self) -> Self:
         """Begin to work: leases of dead processes lapse at once, due instances go on."""
+        # A new name each time: the children of a fork share everything that was made before.
+        self.process = f"{os.getpid()}-{secrets.token_hex(6)}"
         if self.store.knows_processes:
             self.store.enter(self.process)
         plan = Plan(lease=self._lease, retention=None, history=self._history is not False)

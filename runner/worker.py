@@ -24,7 +24,7 @@ from asyncflow.instance import Message
 from asyncflow.retry import DEFAULT_RETRY
 from runner.activity import Activity, Begin, Gather, Gathered, Load, Look, Plan, Request, Save, Sleep, Stop, Unfit, View, Wake
 from runner.bell import Bell
-from runner.committer import Committer
+from runner.committer import Committer, Pending
 from runner.execution import Execution, StallWatch
 from runner.stores.base import ENDED, Key, Outcome, Saved, Store
 
@@ -40,6 +40,8 @@ GIVE_BACK_SECONDS: Final = 2.0
 """How long after that cancelled actions may take to end and be given back, in one more write each."""
 HAND_OUT: Final = 256
 """How many due instances are asked for at once."""
+REFILL_AT: Final = 0.75
+"""At which part of its places a worker that was full asks for more: not for each one, since asking costs a query."""
 STORE_AWAY_SECONDS: Final = 1.0
 """How long the look-out rests when the store does not answer."""
 
@@ -104,6 +106,9 @@ class Worker:
         self._draining = False
         self._outcomes: list[tuple[_Seat, Outcome]] = []
         self._outcomes_lock = threading.Lock()
+        self._saves: list[Pending] = []
+        """What is to be saved at the end of this turn of the loop."""
+        self._ident = 0
         # Seeded once by the system: tokens tell attempts apart, they keep no secret, and a system call each would cost more than a step.
         self._random = random.Random(secrets.randbits(256))  # noqa: S311
         self._thread: threading.Thread | None = None
@@ -121,6 +126,7 @@ class Worker:
     def _main(self, ready: Future[None]) -> None:
         async def main() -> None:
             self._loop = asyncio.get_running_loop()
+            self._ident = threading.get_ident()
             self._nudge = asyncio.Event()
             self._stopped = asyncio.Event()
             self._execution = Execution(
@@ -248,7 +254,8 @@ class Worker:
                 await asyncio.sleep(STORE_AWAY_SECONDS)
 
     def _hand_out(self) -> None:
-        room = min(HAND_OUT, 4 * self._concurrency - len(self._seats) - len(self._starved))
+        # An instance at work mostly has an attempt in flight: more of them than places would be loaded only to wait.
+        room = min(HAND_OUT, self._concurrency - len(self._seats) - len(self._starved))
         self._full = room <= 0
         if self._full:
             return
@@ -394,6 +401,7 @@ class Worker:
         return frozenset(self._store.dead(others)) if others else frozenset()
 
     def _submit(self, seat: _Seat, request: Save) -> None:
+        """Save with all others of this turn of the loop: one transaction, one flush."""
         write, answers = request.write, request.answers
 
         def told(outcome: Outcome) -> None:
@@ -404,9 +412,18 @@ class Worker:
                 self._outcomes.append((seat, outcome))
                 first = len(self._outcomes) == 1
             if first:
-                self._loop.call_soon_threadsafe(self._hear_outcomes)
+                if threading.get_ident() == self._ident:
+                    self._loop.call_soon(self._hear_outcomes)
+                else:
+                    self._loop.call_soon_threadsafe(self._hear_outcomes)
 
-        self._committer.submit(write, told)
+        if not self._saves:
+            self._loop.call_soon(self._flush)
+        self._saves.append((write, told))
+
+    def _flush(self) -> None:
+        saves, self._saves = self._saves, []
+        self._committer.submit(saves)
 
     def _hear_outcomes(self) -> None:
         with self._outcomes_lock:
@@ -499,7 +516,8 @@ class Worker:
                 self._cancel_timer(seat)
                 self._loop.call_soon(self._gathered, seat)
                 break
-        if self._full and len(self._seats) + len(self._starved) < 4 * self._concurrency:
+        if self._full and len(self._seats) + len(self._starved) <= self._concurrency * REFILL_AT:
+            self._full = False
             self._nudge.set()
 
     def _feed_refused(self) -> None:

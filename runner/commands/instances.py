@@ -45,7 +45,7 @@ def start(
     INPUT is JSON: the fields without default, or what the workflow's start takes; @FILE reads it from a file, - from
     standard input. Prints the instance's name.
     """
-    with session.access() as access:
+    with session.access(makes=True) as access:
         instance = access.start(workflow, input, id=id_, key=key)
         name = f"{instance['workflow']}/{instance['id']}"
         if wait is None:

@@ -53,11 +53,17 @@ class PlainLines(logging.Formatter):
         return f"{text}\n{visible(self.formatException(record.exc_info))}" if record.exc_info else text
 
 
-def set_up_logging(level: str, stream: TextIO | None = None) -> None:
-    """Send everything of *level* and above to *stream* (stderr), as JSON lines unless that is a terminal."""
+def set_up_logging(level: str, stream: TextIO | None = None, *, as_json: bool = False) -> None:
+    """Send everything of *level* and above to *stream* (stderr).
+
+    Args:
+        level: debug, info, warning or error.
+        stream: Where to.
+        as_json: JSON lines also where it is a terminal.
+    """
     stream = sys.stderr if stream is None else stream
     handler = logging.StreamHandler(stream)
-    handler.setFormatter(PlainLines() if stream.isatty() else JsonLines())
+    handler.setFormatter(PlainLines() if stream.isatty() and not as_json else JsonLines())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())

@@ -108,10 +108,16 @@ class Output:
 
     def note(self, text: str) -> None:
         """Say something to whoever looks on; it is no data."""
+        if self.as_json:
+            click.echo(json_line({"note": text}), err=True)
+            return
         self.err.print(Text(visible(text)), soft_wrap=True)
 
     def warn(self, text: str) -> None:
         """Say something that should be mended."""
+        if self.as_json:
+            click.echo(json_line({"warning": text}), err=True)
+            return
         self.err.print(Text("warning: ", "yellow").append(visible(text), "default"), soft_wrap=True)
 
     def error(self, error: BaseException) -> None:

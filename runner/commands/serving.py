@@ -31,6 +31,9 @@ _work = options(
     click.option("--history", metavar="DURATION", help="true, false, or how long that of ended instances is kept."),
     click.option("--lease", metavar="DURATION", help="How long a step's lease holds without a renewal."),
     click.option("--log-level", metavar="LEVEL", help="debug, info, warning or error."),
+    click.option(
+        "--json", "as_json", is_flag=True, help="Log JSON lines on a terminal too, and report errors as JSON."
+    ),
 )
 _address = options(
     click.option("--host", metavar="HOST", help="Where to listen, 127.0.0.1 unless said otherwise."),
@@ -67,9 +70,8 @@ def dev(session: Session, *, target: str | None, insecure: bool, reload: bool) -
         raise Malformed(
             "expected a TARGET: a module, module:Class or a file with workflows, as `asyncflow dev pizza.py`"
         )
-    command = child_command(
-        ["dev", wanted, "--no-reload", *session.flags_as_given(), *(["--insecure"] if insecure else [])]
-    )
+    flags = [*(["--insecure"] if insecure else []), *(["--json"] if session.output.as_json else [])]
+    command = child_command(["dev", wanted, "--no-reload", *session.flags_as_given(), *flags])
     folders = folders_of(wanted, configuration.folders)
     session.output.note(f"watching {', '.join(map(str, folders))}")
     Reloader(command, folders, session.output.note).run()
@@ -132,7 +134,7 @@ def _runner(session: Session, target: str | None, *, watch_copies: bool = False)
     from runner.runner import Runner  # noqa: PLC0415 - dear to import
 
     settings = session.configuration.settings
-    set_up_logging(settings.log_level)
+    set_up_logging(settings.log_level, as_json=session.output.as_json)
     runner = Runner(session.workflows(target), **settings.runner_arguments(), watch_copies=watch_copies)
     try:
         yield runner

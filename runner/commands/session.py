@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
+from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import click
@@ -76,11 +77,12 @@ class Session:
         return find_workflows(target, configuration.folders)
 
     @contextmanager
-    def access(self, *, code: bool = True) -> Iterator[Access]:
+    def access(self, *, code: bool = True, makes: bool = False) -> Iterator[Access]:
         """Give the way to the instances: a server where one is named, else the store.
 
         Args:
             code: False: the code is used if it is there, but can be done without.
+            makes: A store that is not there yet is as good as any.
         """
         settings = self.configuration.settings
         access: Access
@@ -91,12 +93,20 @@ class Session:
         else:
             from runner.commands.on_store import StoreAccess  # noqa: PLC0415 - only what is asked for
 
+            self._look_at_store(settings.store, makes=makes)
             workflows = self.workflows() if code else self._workflows_if_there()
             access = StoreAccess(settings, workflows, caller=settings.caller)
         try:
             yield access
         finally:
             access.close()
+
+    def _look_at_store(self, store: str, *, makes: bool) -> None:
+        path = store.removeprefix("sqlite:///")
+        if store.startswith("memory:"):
+            self.output.warn("a store in memory ends with this command, and all that is in it")
+        elif path != store and not makes and not Path(path).exists():
+            self.output.warn(f"there was no store at {Path(path).absolute()}: say by --store where it is")
 
     def _workflows_if_there(self) -> list[type[Workflow]]:
         try:
@@ -135,10 +145,14 @@ class Command(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run it."""
+        output = Output(as_json=bool(ctx.params.get("as_json")))
+        shadow = shadow_in([Path.cwd()])
+        if shadow is not None:
+            output.warn(shadow)
         try:
             return super().invoke(ctx)
         except (AsyncflowError, TimeoutError) as error:
-            Output(as_json=bool(ctx.params.get("as_json"))).error(error)
+            output.error(error)
             ctx.exit(exit_code(error))
 
 

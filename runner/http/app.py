@@ -54,6 +54,8 @@ def create_blueprint(runner: Runner, *, insecure: bool = False) -> Blueprint:
 
 def _gate(runner: Runner, *, insecure: bool) -> Callable[[], None]:
     def enter() -> None:
+        if "asyncflow_caller" in g:  # the app has looked before its blueprint
+            return
         g.asyncflow_caller = admit(request.headers, insecure=insecure)
         name = (request.endpoint or "").rpartition(".")[2]
         if runner.draining and name not in ALWAYS_OPEN:

@@ -13,11 +13,12 @@ import pytest
 from click.testing import CliRunner, Result
 from werkzeug.serving import make_server
 
+from asyncflow import Workflow
 from runner import Runner
 from runner.cli import cli
 from tests.cli import shop
 
-WORKFLOWS = [shop.Parcel, shop.Visit, shop.Calls, shop.Slow, shop.Bad]
+WORKFLOWS: list[type[Workflow]] = [shop.Parcel, shop.Visit, shop.Calls, shop.Slow, shop.Bad]
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +61,7 @@ class Shell:
 
     def error(self, command: str, *arguments: str, code: int) -> Any:
         """The error that it prints with --json."""
-        return json.loads(self.run(command, *arguments, "--json", code=code).stderr)["error"]
+        return json.loads(self.run(command, *arguments, "--json", code=code).stderr.splitlines()[-1])["error"]
 
     def work(self) -> None:
         """Let a worker do what is due."""

@@ -4,7 +4,7 @@ import os
 import threading
 from datetime import timedelta
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from pydantic import BaseModel, PositiveInt
 
@@ -127,7 +127,7 @@ class Calls(Workflow):
 
     calls: dict[str, Call] = {"c1": Call(), "c2": Call()}
 
-    def one(self, call: Call) -> Section[None]:
+    def one(self, call: Call) -> Section[Any]:
         return S(Step("ring", call.ring, then=lambda done: setattr(call, "done", done), retry=ONCE))
 
     def definition(self) -> Section[str]:

@@ -3,10 +3,14 @@
 import json
 import threading
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from asyncflow import docs
+from runner.stores import open_store
+from runner.stores.base import Saved, Write
 from tests.cli import shop
 from tests.cli.conftest import Shell
 
@@ -318,6 +322,31 @@ def test_lists_and_histories_of_a_store_need_no_code(shell: Shell) -> None:
     result = without.run("list")
     assert "warning: going on without the code, which cannot be used: there is no module 'nowhere'" in result.stderr
     assert "Parcel/p-1" in result.stdout
+
+
+def test_what_this_code_cannot_read_is_shown_as_far_as_it_goes(shell: Shell) -> None:
+    shell.run("start", "Parcel", ANN, "--id", "p-1")
+    store = open_store(shell.store)
+    stored = store.get("Parcel", "p-1")
+    assert stored is not None
+    newer = json.dumps({**json.loads(stored.record.document), "version": 99}).encode()
+    write = Write(replace(stored.record, document=newer), stored.revision)
+    assert isinstance(store.commit([write])[0], Saved)
+    store.close()
+    for found in (shell.json("show", "Parcel/p-1"), shell.json("list")["instances"][0]):
+        assert (found["status"], found["pc"], found["error"]["type"]) == ("Paused", None, "Unavailable")
+    assert shell.json("show", "Parcel/p-1")["state"]["customer"] == "ann"
+    assert "Unavailable" in shell.run("show", "Parcel/p-1").stdout
+    assert shell.error("send", "Parcel/p-1", "close", code=5)["type"] == "Unavailable"
+
+
+def test_a_store_that_was_not_there_is_remarked(shell: Shell, tmp_path: Path) -> None:
+    assert "warning" not in shell.run("start", "Visit", "1").stderr
+    result = shell("list", "--store", "sqlite:///typo.db")
+    assert f"warning: there was no store at {tmp_path}/typo.db: say by --store where it is" in result.stderr
+    assert result.stdout == "no instances\n"
+    result = shell("start", "Visit", "1", "--store", "memory://", "--app", "tests.cli.shop")
+    assert "warning: a store in memory ends with this command" in result.stderr
 
 
 # -- docs --------------------------------------------------------------------------------------------------------------

@@ -93,10 +93,8 @@ def test_every_command_has_help_and_examples(shell: Shell, name: str) -> None:
         assert not isinstance(parameter, click.Option) or parameter.hidden or parameter.help, parameter
 
 
-@pytest.mark.parametrize(
-    "name", [n for group in COMMANDS.values() for n in group if n not in ("dev", "serve", "worker")]
-)
-def test_every_command_that_prints_has_json(name: str) -> None:
+@pytest.mark.parametrize("name", [name for group in COMMANDS.values() for name in group])
+def test_every_command_has_json(name: str) -> None:
     command = cli.get_command(None, name)  # type: ignore[arg-type]
     assert command is not None
     assert "--json" in [option for parameter in command.params for option in parameter.opts]
@@ -171,6 +169,11 @@ def test_an_error_says_what_to_do() -> None:
     assert rejected == 'error: closed\n  details: {\n    "until": "nine"\n  }\n'
     many = [{"path": f"a/{n}", "message": "is wrong"} for n in range(7)]
     assert printed(errors.InvalidInput("x", errors=many)).splitlines()[1:] == ["  a/5: is wrong", "  a/6: is wrong"]
+
+
+def test_a_remark_is_json_too_where_that_is_asked_for(shell: Shell) -> None:
+    result = shell("list", "--store", "sqlite:///typo.db", "--json")
+    assert "there was no store at" in json.loads(result.stderr)["warning"]
 
 
 def test_all_problems_are_printed_on_lines_of_their_own() -> None:

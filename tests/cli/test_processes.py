@@ -109,6 +109,12 @@ def test_settings_of_a_worker_that_cannot_be_end_it_with_2(tmp_path: Path) -> No
         assert worker.err.until(lambda line: line.startswith("error: ASYNCFLOW_LEASE: expected a duration"))
 
 
+def test_errors_of_a_worker_are_json_where_that_is_asked_for(tmp_path: Path) -> None:
+    with running(tmp_path, "worker", "nowhere", "--json") as worker:
+        assert worker.process.wait(SECONDS) == 2
+        assert json.loads(worker.err.until(lambda _: True))["error"]["type"] == "TargetError"
+
+
 # -- watch -------------------------------------------------------------------------------------------------------------
 
 

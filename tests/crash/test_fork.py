@@ -37,12 +37,16 @@ if "working" in sys.argv:
     runner.__enter__()
 before = runner.start(Order(), id="before")
 assert before.send(Order.add, "parent") == 1
-child = os.fork()
-if not child:
+children = [os.fork()]
+if children[0] and "two workers" in sys.argv:
+    children.append(os.fork())
+if not children[-1]:
     try:
-        assert runner.get(Order, "before").send(Order.add, "child") == 2
-        runner.start(Order(), id="child").send(Order.add, "child")
-        if "worker" in sys.argv:
+        first = len(children) == 1
+        if first:
+            assert runner.get(Order, "before").send(Order.add, "child") == 2
+            runner.start(Order(), id="child").send(Order.add, "child")
+        if "worker" in sys.argv[-1]:
             runner.__enter__()
             assert runner.get(Order, "before").result(20) == ["parent", "child"]
             runner.drain()
@@ -52,8 +56,9 @@ if not child:
         import traceback
         traceback.print_exc()
         os._exit(1)
-_, status = os.waitpid(child, 0)
-assert status == 0, status
+for child in children:
+    _, status = os.waitpid(child, 0)
+    assert status == 0, status
 assert runner.get(Order, "child").send(Order.add, "parent") == 2
 if "working" not in sys.argv:
     runner.__enter__()
@@ -64,7 +69,9 @@ print("both worked")
 """
 
 
-@pytest.mark.parametrize("how", ["", "working", "worker"], ids=["no worker", "in the parent", "in the child"])
+@pytest.mark.parametrize(
+    "how", ["", "working", "worker", "two workers"], ids=["no worker", "in the parent", "in the child", "in two children"]
+)
 def test_a_runner_works_on_both_sides_of_a_fork(how: str, tmp_path: Path) -> None:
     arguments = [sys.executable, "-c", PROGRAM, f"sqlite:///{tmp_path / 'store.db'}", *([how] if how else [])]
     done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=60)

@@ -212,7 +212,11 @@ class Machine(Walker):
         """What a thread goes on with that has waited for others to end; None if it waits on."""
         if isinstance(block, AtJoin) and self.joined(thread, block.join):
             return (None,)
-        if not isinstance(block, AtFork) or block.fork.children:
+        if not isinstance(block, AtFork):
+            return None
+        if block.fork.error is None and (thread.shields or not thread.owed):
+            self.begin_items(block.fork)
+        if block.fork.children:
             return None
         if block.fork.error is not None:
             thread.owed = thread.owed and thread.shields > 0
@@ -469,10 +473,6 @@ class Machine(Walker):
             fork.error = signal
             for sibling in list(fork.children):
                 self.stop(sibling)
-        parent = next((t for t in self.threads if isinstance(t.block, AtFork) and t.block.fork is fork), None)
-        stopping = parent is not None and (isinstance(parent.outcome, Gone) or (parent.owed and not parent.shields))
-        if fork.error is None and not stopping:
-            self.begin_items(fork)
 
     def end_instance(self, status: str, value: Any) -> None:
         if self.cancelling and self.kept:

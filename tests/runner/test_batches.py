@@ -163,10 +163,10 @@ def test_what_comes_during_a_commit_goes_into_the_next_one_together(monkeypatch:
     monkeypatch.setattr(store, "commit", slow)
     committer = Committer(store)
     outcomes: list[object] = []
-    committer.submit(Write(record("first"), None), outcomes.append)
+    committer.submit([(Write(record("first"), None), outcomes.append)])
     gate.wait(here=1)
     for number in range(BATCH_WRITES_MAX + 10):
-        committer.submit(Write(record(f"o-{number}"), None), outcomes.append)
+        committer.submit([(Write(record(f"o-{number}"), None), outcomes.append)])
     gate.open()
     committer.close()
     assert sizes == [1, BATCH_WRITES_MAX, 10]
@@ -208,6 +208,6 @@ def test_whoever_fails_to_hear_an_outcome_stops_nobody(monkeypatch: pytest.Monke
     def deaf(outcome: object) -> None:
         raise RuntimeError("not at home")
 
-    committer.submit(Write(record(), None), deaf)
+    committer.submit([(Write(record(), None), deaf)])
     assert isinstance(committer.save(Write(record("o-2"), None)), Saved)
     committer.close()
