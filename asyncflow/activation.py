@@ -178,9 +178,10 @@ class Activation:
         thread.retry_at = None
         self.touch()
         self.record("failed", thread, path, attempt=thread.attempt or None, error=failure.model_dump(exclude={"traceback"}))
-        self._cut_tracebacks(thread)
+        self.cut_tracebacks(thread)
 
-    def _cut_tracebacks(self, newest: Thread) -> None:
+    def cut_tracebacks(self, newest: Thread) -> None:
+        """Keep the tracebacks of all threads within their limit: the newest gives way."""
         parked = [t for t in self.instance.threads.values() if t.error is not None and t is not newest]
         room = limits.TRACEBACKS_BYTES - sum(len(t.error.traceback) for t in parked if t.error)
         if newest.error is not None and len(newest.error.traceback) > room:

@@ -279,7 +279,8 @@ def _refuse_at_rest(act: Activation) -> None:
     if not instance.inbox or instance.control.pause is not None or instance.control.failing is not None or not at_rest(act):
         return
     for message in list(instance.inbox):
-        if message.kind == "event" and not act.definition.events[message.name].queue:
+        spec = act.definition.events.get(message.name)
+        if message.kind == "event" and spec is not None and not spec.queue:  # one that this code does not know is left alone
             instance.inbox.remove(message)
             if message.lain:
                 act.touch()

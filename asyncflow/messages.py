@@ -77,6 +77,8 @@ def take_event(act: Activation, message: Message, thread: Thread, place: Place, 
                 read_json(spec.output, written[0])
 
         try:
+            if message.lain:
+                spec.input.check(message.value)  # the code may be another than the one that took it in
             arguments = () if spec.input.adapter is None else (spec.input.parse(message.value),)
             act.change(act.context(thread, case.path, message), run, *arguments)
         except DecideAgain:
@@ -223,10 +225,10 @@ def _take_value(act: Activation, thread: Thread, place: Place, text: bytes) -> N
 
 
 def _park_with_result(act: Activation, thread: Thread, place: Place, message: Message, error: Exception) -> None:
-    thread.result = None
-    if message.value is not None and len(message.value) <= limits.ANSWER_BYTES:
+    failure = act.failure(error, place.path, thread.attempt)
+    attempt_failed(act, thread, place, failure, lost=False, fault=True)
+    if thread.status is ThreadStatus.Paused and message.value is not None and len(message.value) <= limits.ANSWER_BYTES:
         thread.result = message.value
-    act.park(thread, place.path, error)
 
 
 def result_type(act: Activation, place: Place) -> TypeAdapter[Any]:
@@ -271,16 +273,17 @@ def attempt_failed(
     act.record("failed", thread, place.path, attempt=thread.attempt, error=failure.model_dump(exclude={"traceback"}))
     gone = failure.matches((Lost,))
     unknown = gone or lost
-    if fault:
-        act.park(thread, place.path, failure)
-        return
     if place.kind == "step":
-        thread.doubt = thread.doubt or unknown
+        thread.doubt = thread.doubt or unknown or fault  # after a fault the action has taken effect
         if act.instance.control.failing is not None:
             return
         if lease is not None and lease.grace is not None:
             raise_cancelled(act, thread, place)
             return
+    if fault:
+        act.park(thread, place.path, failure)
+        return
+    if place.kind == "step":
         if not place.idempotent:
             if unknown:
                 text = f"whether {place.path!r} took effect is unknown: {failure.message}"
@@ -291,13 +294,15 @@ def attempt_failed(
             _give_up(act, thread, place, failure)
             return
     most = place.retry.max_attempts
-    if (most is not None and thread.attempt >= most) or (place.kind == "undo" and failure.matches((TerminalError,))):
+    hopeless = not gone and (failure.matches((TerminalError,)) or not failure.matches(place.retry.on_types))  # of an undo
+    if hopeless or (most is not None and thread.attempt >= most):
         if place.kind == "undo" or place.retry.exhausted == "pause":
             act.park(thread, place.path, failure)
         else:
             _give_up(act, thread, place, failure)
         return
     thread.error = failure
+    act.cut_tracebacks(thread)
     if gone and thread.losses == 0:
         thread.losses, thread.retry_at = 1, act.now
         return

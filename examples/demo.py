@@ -3,6 +3,7 @@
     python -m examples.demo           all of it; a server is left running to play with, until Ctrl-C
     python -m examples.demo order     one pizza order, killed in the middle of a step
     python -m examples.demo many      many orders, killed twice
+    python -m examples.demo server    the shop over HTTP, killed once (DEMO_PORT says where)
     DEMO_ONCE=1 python -m examples.demo   asks nothing, leaves nothing running, exits 0
 
 Every part runs the workflow in a process of its own, which ends itself with SIGKILL: no handler runs, nothing is flushed.
@@ -11,11 +12,14 @@ Every part runs the workflow in a process of its own, which ends itself with SIG
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
+from urllib.request import Request, urlopen
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -25,10 +29,11 @@ from rich.tree import Tree
 from asyncflow import Status
 from asyncflow.schema import definition_json
 from examples.demo_orders import PATIENCE_SECONDS, DemoOrder, open_runner
-from runner import Handle
+from runner import Handle, Runner
 
 CONSOLE = Console(highlight=False)
-EVENTS = [
+ROOT = Path(__file__).parent.parent
+EVENTS: list[dict[str, Any]] = [
     {"event": "add", "input": {"name": "Margherita", "count": 2}},
     {"event": "add", "input": {"name": "Funghi"}},
     {"event": "submit"},
@@ -160,21 +165,143 @@ def many_orders(folder: Path) -> None:
         runner.close()
 
 
-def ended(runner: object) -> int:
+def ended(runner: Runner) -> int:
     """How many orders have ended, by the store's index."""
-    return sum(1 for _ in runner.list(DemoOrder, status=Status.Finished))  # type: ignore[attr-defined]
+    return sum(1 for _ in runner.list(DemoOrder, status=Status.Finished))
+
+
+# -- over HTTP ---------------------------------------------------------------------------------------------------------
+
+STEPS_OF_ORDERS = {
+    "cart": EVENTS[:2],
+    "kitchen": EVENTS[:4],
+    "door": [*EVENTS[:4], *EVENTS[5:]],
+}
+"""Three orders that stop at different places: in the cart, in the kitchen, at the door with the bill unpaid."""
+
+
+class Server:
+    """The shop behind HTTP, in a process of its own."""
+
+    def __init__(self, store: Path, *, port: int = 0) -> None:
+        self.port = port or free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        command = [sys.executable, "-m", "runner.cli", "serve", "examples/demo_orders.py", "--port", str(self.port)]
+        command += ["--store", f"sqlite:///{store}", "--log-level", "warning"]
+        self.process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        self.wait_until_ready()
+
+    def wait_until_ready(self) -> None:
+        """Wait until it answers."""
+        until = time.monotonic() + PATIENCE_SECONDS
+        while time.monotonic() < until:
+            try:
+                with urlopen(f"{self.url}/readyz", timeout=1):
+                    return
+            except OSError:
+                assert self.process.poll() is None, f"the server ended with exit code {self.process.returncode}"
+                time.sleep(0.05)
+        raise TimeoutError(f"no answer at {self.url}")
+
+    def post(self, path: str, body: object = None, *, key: str | None = None) -> Any:
+        """POST JSON and give the answer."""
+        headers = {"Content-Type": "application/json"} | ({"Idempotency-Key": key} if key else {})
+        request = Request(f"{self.url}{path}", json.dumps(body).encode(), headers, method="POST")
+        with urlopen(request, timeout=PATIENCE_SECONDS) as answer:
+            return json.load(answer)
+
+    def get(self, path: str) -> Any:
+        """GET JSON."""
+        with urlopen(f"{self.url}{path}", timeout=PATIENCE_SECONDS) as answer:
+            return json.load(answer)
+
+    def feed(self, name: str, events: list[dict[str, Any]]) -> None:
+        """Drive an order as a customer with curl would, each event with a key of its own."""
+        for number, line in enumerate(events):
+            path = f"/workflows/DemoOrder/{name}/events/{line['event']}"
+            self.post(path, line.get("input"), key=f"{name}-{number}")
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
+        """End it, and wait until it has ended."""
+        self.process.send_signal(how)
+        self.process.wait(timeout=PATIENCE_SECONDS)
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def served(folder: Path) -> None:
+    """Drive orders over HTTP; kill the server in the middle."""
+    CONSOLE.rule("[bold]3. The same shop over HTTP")
+    store = folder / "shop.db"
+    server = Server(store, port=int(os.environ.get("DEMO_PORT", "0")))
+    try:
+        for name, events in STEPS_OF_ORDERS.items():
+            server.post(f"/workflows/DemoOrder?id={name}", {})
+            server.feed(name, events)
+        server.post("/workflows/DemoOrder?id=whole", {})
+        server.feed("whole", EVENTS[:5])
+        server.stop(signal.SIGKILL)
+        CONSOLE.print("[red]The server was killed with four orders under way, and is started again on the same port.")
+        server = Server(store, port=server.port)
+        server.feed("whole", EVENTS)  # what has been handled already only gives its answer again
+        whole = server.get("/workflows/DemoOrder/whole")
+        CONSOLE.print(f"[green]DemoOrder/whole is {whole['status']}, its output {json.dumps(whole['output'])}")
+        assert whole["status"] == "Finished"
+        for name in STEPS_OF_ORDERS:
+            order = server.get(f"/workflows/DemoOrder/{name}")
+            awaited = ", ".join(sorted({one["event"] for one in order["awaits"]}))
+            CONSOLE.print(f"DemoOrder/{name} is {order['status']} and awaits: {awaited}")
+        if os.environ.get("DEMO_ONCE") != "1":
+            play(server, store)
+    finally:
+        if server.process.poll() is None:
+            server.stop()
+
+
+def play(server: Server, store: Path) -> None:
+    """Leave the server running, and say what to try."""
+    CONSOLE.rule("[bold]The shop is open")
+    url = server.url
+    CONSOLE.print(f"It listens at [bold]{url}[/]. In another terminal:\n", soft_wrap=True)
+    for line in (
+        f"curl {url}/workflows/DemoOrder/cart",
+        f"curl -X POST -H 'Content-Type: application/json' -d '{{\"name\": \"Diavola\"}}' {url}/workflows/DemoOrder/cart/events/add",
+        f"curl -X POST {url}/workflows/DemoOrder/cart/events/submit",
+        f"curl -X POST {url}/workflows/DemoOrder/cart/events/cooked      # nobody awaits it: a clear 409",
+        f".venv/bin/asyncflow list DemoOrder --url {url}",
+        f".venv/bin/asyncflow show DemoOrder/kitchen --url {url}",
+        f".venv/bin/asyncflow history DemoOrder/whole --url {url}",
+        f"kill -9 {server.process.pid}      # and then, to let it go on where it stood:",
+        f".venv/bin/asyncflow serve examples/demo_orders.py --store sqlite:///{store} --port {server.port}",
+    ):
+        CONSOLE.print(f"  {line}", soft_wrap=True, markup=False)
+    CONSOLE.print("\nCtrl-C ends the demo and removes its files.")
+    try:
+        while True:
+            server.process.wait()
+            time.sleep(1)  # killed: its files stay until Ctrl-C, so that it can be started again
+    except KeyboardInterrupt:
+        CONSOLE.print("bye")
 
 
 def main() -> None:
     """Run the parts that were asked for."""
-    wanted = sys.argv[1:] or ["order", "many", "server"]
+    wanted = sys.argv[1:] or list(PARTS)
+    unknown = set(wanted) - set(PARTS)
+    if unknown:
+        sys.exit(f"expected parts of {', '.join(PARTS)}, found {', '.join(sorted(unknown))}")
     with TemporaryDirectory(prefix="asyncflow-demo-") as name:
-        folder = Path(name)
-        if "order" in wanted:
-            one_order(folder)
-        if "many" in wanted:
-            many_orders(folder)
-    CONSOLE.print(f"[dim](an event is waited for {PATIENCE_SECONDS} s at most; see examples/demo.py)")
+        for part in wanted:
+            PARTS[part](Path(name))
+
+
+PARTS = {"order": one_order, "many": many_orders, "server": served}
 
 
 if __name__ == "__main__":

@@ -8,8 +8,8 @@ VERBS = ("cancel", "kill", "pause", "resume", "retry", "skip")
 """The operators' words that commands send."""
 
 
-class Access(Protocol):
-    """One way to instances. Every method raises the errors of `asyncflow`, the same ones on both ways."""
+class Descriptions(Protocol):
+    """What there is to know of workflows. Every method raises the errors of `asyncflow`, the same ones on both ways."""
 
     def workflows(self) -> list[JsonObject]:
         """Give `{name, description}` of every workflow that is known."""
@@ -22,6 +22,14 @@ class Access(Protocol):
     def definition(self, workflow: str) -> JsonObject:
         """Give its tree, `{kind, name, path, body | cases}`."""
         ...
+
+    def close(self) -> None:
+        """Let go of files and connections."""
+        ...
+
+
+class Access(Descriptions, Protocol):
+    """One way to instances, and all there is to know of their workflows."""
 
     def start(self, workflow: str, body: bytes | None, *, id: str | None, key: str | None) -> JsonObject:
         """Start an instance from JSON text and give it."""
@@ -83,8 +91,4 @@ class Access(Protocol):
 
     def delete(self, workflow: str, id: str) -> None:
         """Delete an ended instance."""
-        ...
-
-    def close(self) -> None:
-        """Let go of files and connections."""
         ...

@@ -29,7 +29,7 @@ def docs(session: Session, workflow: str | None) -> None:
 
     With --json these are the JSON Schemas (2020-12).
     """
-    with session.access() as access:
+    with session.descriptions() as access:
         if workflow is None:
             found = access.workflows()
             rows = [(one["name"], _first_line(one.get("description"))) for one in found]

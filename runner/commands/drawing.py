@@ -126,12 +126,12 @@ def _add_all(branch: Tree, nodes: Any, marks: _Marks) -> None:
 def _add(branch: Tree, node: JsonObject, marks: _Marks) -> None:
     kind = str(node["kind"])
     threads = marks.take(str(node["path"])) if node["path"] else []
-    label = Text(KINDS.get(kind, kind), "dim")
+    label = Text().append(KINDS.get(kind, kind), "dim")
     name = str(node.get("name") or "")
     if name and not name.startswith(kind):
-        label.append(visible(f" {name}"), "default")
+        label.append(visible(f" {name}"))
     elif name not in (kind, ""):  # a second one, `after 2`, or `except OutOfStock`
-        label.append(visible(name.removeprefix(kind)), "default")
+        label.append(visible(name.removeprefix(kind)))
     if kind in ("after", "at", "waitfor") and (countdown := marks.countdown(str(node["path"]))):
         label.append(f"  {countdown}", "cyan")
     for thread in threads[:THREADS_SHOWN]:
@@ -196,11 +196,11 @@ def _errors(instance: JsonObject, now: datetime) -> Iterator[RenderableType]:
     if own and own not in [error for _, error in found]:
         found.insert(0, ("instance", own))
     for number, (whose, error) in enumerate(found):
-        lines = Text("\nerrors\n" if number == 0 else "", "bold")
+        lines = Text().append("\nerrors\n" if number == 0 else "", "bold")
         attempt = f", attempt {error['attempt']}" if error.get("attempt") else ""
         when = f", {ago(error['at'], now)}" if error.get("at") else ""
         place = f" at {error['path']}" if error.get("path") else ""
-        lines.append(visible(f"{whose}{place}{attempt}{when}\n"), "default")
+        lines.append(visible(f"{whose}{place}{attempt}{when}\n"))
         lines.append(visible(f"  {error['type']}: {error['message']}"), "red")
         if error.get("traceback"):
             lines.append(visible("".join(f"\n  {line}" for line in str(error["traceback"]).splitlines())), "dim")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, cast
 
 from pydantic_core import from_json, to_json
@@ -32,7 +32,41 @@ LOOK_SECONDS: Final = 0.2
 """How often a command that waits asks whether anybody has written: not felt, and cheap by the store's promise."""
 
 
-class StoreAccess:
+class Code:
+    """What there is to know of workflows without any instance.
+
+    Args:
+        definitions: By name.
+    """
+
+    def __init__(self, definitions: Mapping[str, Definition[Any]]) -> None:
+        self._definitions = definitions
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def workflows(self) -> list[JsonObject]:
+        """Give `{name, description}` of every workflow of the code."""
+        found = [(name, docs(one.cls)["description"]) for name, one in self._definitions.items()]
+        return [{"name": name, "description": description} for name, description in found]
+
+    def docs(self, workflow: str) -> JsonObject:
+        """Give what `asyncflow.docs` says of it."""
+        return cast("JsonObject", docs(self._definition(workflow).cls))
+
+    def definition(self, workflow: str) -> JsonObject:
+        """Give its tree."""
+        return cast("JsonObject", definition_json(self._definition(workflow).cls))
+
+    def _definition(self, workflow: str) -> Definition[Any]:
+        definition = self._definitions.get(workflow)
+        if definition is None:
+            known = ", ".join(self._definitions) or "none"
+            raise NotFound(f"there is no workflow {workflow!r} in the code that was given; there are: {known}")
+        return definition
+
+
+class StoreAccess(Code):
     """The instances of a store, decided with the given workflows; lists and histories need none.
 
     Args:
@@ -47,33 +81,12 @@ class StoreAccess:
 
     def __init__(self, settings: Settings, workflows: Sequence[type[Workflow]], *, caller: str | None = None) -> None:
         self._runner = Runner(workflows, **settings.runner_arguments())
+        super().__init__(self._runner.definitions)
         self._caller = caller
 
     def close(self) -> None:
         """Finish pending saves and close the store."""
         self._runner.close()
-
-    def _definition(self, workflow: str) -> Definition[Any]:
-        definition = self._runner.definitions.get(workflow)
-        if definition is None:
-            known = ", ".join(self._runner.definitions) or "none"
-            raise NotFound(f"there is no workflow {workflow!r} in the code that was given; there are: {known}")
-        return definition
-
-    # -- descriptions --------------------------------------------------------------------------------------------------
-
-    def workflows(self) -> list[JsonObject]:
-        """Give `{name, description}` of every workflow of the code."""
-        found = [(name, docs(one.cls)["description"]) for name, one in self._runner.definitions.items()]
-        return [{"name": name, "description": description} for name, description in found]
-
-    def docs(self, workflow: str) -> JsonObject:
-        """Give what `asyncflow.docs` says of it."""
-        return cast("JsonObject", docs(self._definition(workflow).cls))
-
-    def definition(self, workflow: str) -> JsonObject:
-        """Give its tree."""
-        return cast("JsonObject", definition_json(self._definition(workflow).cls))
 
     # -- instances -----------------------------------------------------------------------------------------------------
 
@@ -159,7 +172,7 @@ class StoreAccess:
         self, workflow: str | None, *, status: str | None, filter: str | None, page_size: int, page_token: str | None
     ) -> JsonObject:
         """Give `{instances, next_page_token}`, the newest first; without code, all that the store has."""
-        known = list(self._runner.definitions)
+        known = list(self._definitions)
         if workflow is not None and known:
             self._definition(workflow)
         names = [workflow] if workflow is not None else known or None
@@ -167,7 +180,7 @@ class StoreAccess:
             names, status=status, filter=filter or "", page_size=page_size, page_token=page_token
         )
         return {
-            "instances": [_line(self._runner.definitions.get(one.workflow), one) for one in page.items],
+            "instances": [_line(self._definitions.get(one.workflow), one) for one in page.items],
             "next_page_token": page.next_page_token,
         }
 

@@ -118,14 +118,14 @@ class Output:
         if self.as_json:
             click.echo(json_line({"warning": text}), err=True)
             return
-        self.err.print(Text("warning: ", "yellow").append(visible(text), "default"), soft_wrap=True)
+        self.err.print(Text().append("warning: ", "yellow").append(visible(text)), soft_wrap=True)
 
     def error(self, error: BaseException) -> None:
         """Say why it did not go."""
         if self.as_json:
             click.echo(json_line({"error": error_json(error)}), err=True)
             return
-        self.err.print(Text("error: ", "bold red").append(visible(_said(error)), "default"), soft_wrap=True)
+        self.err.print(Text().append("error: ", "bold red").append(visible(_said(error))), soft_wrap=True)
         for line in _more(error):
             self.err.print(Text(f"  {visible(line)}"), soft_wrap=True)
 

@@ -13,7 +13,7 @@ import click
 
 from asyncflow import AsyncflowError, Workflow
 from asyncflow.errors import Malformed
-from runner.commands.access import Access
+from runner.commands.access import Access, Descriptions
 from runner.commands.output import Output, exit_code
 from runner.settings import Configuration, load_settings
 from runner.target import find_workflows, shadow_in
@@ -100,6 +100,19 @@ class Session:
             yield access
         finally:
             access.close()
+
+    @contextmanager
+    def descriptions(self) -> Iterator[Descriptions]:
+        """Give what knows the workflows: a server where one is named, else the code; no store is opened."""
+        if self.configuration.settings.url is not None:
+            with self.access() as access:
+                yield access
+        else:
+            from asyncflow.definition import Definition  # noqa: PLC0415 - only what is asked for
+            from runner.commands.on_store import Code  # noqa: PLC0415 - only what is asked for
+
+            found = [Definition.of(one) for one in self.workflows()]
+            yield Code({one.name: one for one in found})
 
     def _look_at_store(self, store: str, *, makes: bool) -> None:
         path = store.removeprefix("sqlite:///")

@@ -27,9 +27,11 @@ def whole(definition: Definition[Any], stored: Stored, *, now: datetime, path: s
         path: Of the instance, for links.
     """
     try:
+        if stored.reason is not None:
+            raise Unavailable(stored.reason)
         act = Loaded(definition, stored).activate(now, history=False)
     except Unavailable as error:
-        view = _set_aside(definition, stored.record, stored.reason or error.message)
+        view = _set_aside(definition, stored.record, error.message)
         return with_state({**view, "awaits": []}, stored.record.state), view["pc"]
     try:
         return whole_of(act, path), act.instance.pc

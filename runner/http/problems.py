@@ -60,10 +60,9 @@ def row_of(error: BaseException) -> tuple[str, int, str]:
         if cls in TABLE:
             status, title = TABLE[cls]
             if status == OWN:
-                own = getattr(error, "code", None)
-                usual = getattr(cls, "code", HTTPStatus.INTERNAL_SERVER_ERROR)
                 # What is no refusal as a status would tell the caller that all is well.
-                status = own if isinstance(own, int) and 400 <= own <= 599 else usual
+                codes = (getattr(one, "code", None) for one in (error, type(error), cls))
+                status = next(code for code in codes if isinstance(code, int) and 400 <= code <= 599)
             return cls.__name__, status, title
     return "", HTTPStatus.INTERNAL_SERVER_ERROR, HTTPStatus.INTERNAL_SERVER_ERROR.phrase
 

@@ -357,6 +357,12 @@ def test_docs_are_those_of_the_workflow(either: Shell) -> None:
     assert {one["name"] for one in either.json("docs")["workflows"]} == {"Parcel", "Visit", "Calls", "Slow", "Bad"}
 
 
+def test_docs_need_no_store(shell: Shell, tmp_path: Path) -> None:
+    result = shell("docs", "Parcel", "--app", "tests.cli.shop")
+    assert result.stderr == ""
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_docs_for_people(either: Shell) -> None:
     listed = either.run("docs").stdout.splitlines()
     assert any(line.split(None, 1) == ["Parcel", "A parcel, from the counter to the door."] for line in listed)

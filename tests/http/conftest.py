@@ -6,15 +6,11 @@ from typing import Any, Protocol
 
 import pytest
 from flask import Flask
-from flask.testing import FlaskClient
-from pydantic_core import to_json
-from werkzeug.test import TestResponse
 
 from runner import Runner
 from tests.http import shop
+from tests.http.asking import Asker
 from tests.runner.gates import Gate
-
-PROBLEM = "application/problem+json"
 
 
 class Open(Protocol):
@@ -55,51 +51,6 @@ def app(runner: Runner) -> Flask:
     return runner.create_app()
 
 
-class Browserless:
-    """Asks an app, as a program does; every problem that comes back is looked at."""
-
-    def __init__(self, client: FlaskClient) -> None:
-        self.client = client
-
-    def ask(
-        self,
-        method: str,
-        path: str,
-        body: Any = ...,
-        *,
-        raw: bytes | None = None,
-        status: int | None = None,
-        headers: dict[str, str] | None = None,
-    ) -> TestResponse:
-        data = raw if raw is not None else None if body is ... else to_json(body)
-        kind = {} if data is None else {"Content-Type": "application/json"}
-        response = self.client.open(path, method=method, data=data, headers={**kind, **(headers or {})})
-        said = f"{method} {path}: {response.status_code} {response.text[:500]}"
-        assert status is None or response.status_code == status, said
-        if response.status_code >= 400:
-            problem = response.get_json(force=True)
-            assert response.mimetype == PROBLEM, said
-            assert {"type", "title", "status", "detail"} <= problem.keys(), said
-            assert problem["status"] == response.status_code, said
-            assert all(problem[name] for name in ("type", "title", "detail")), said
-        return response
-
-    def get(self, path: str, status: int | None = 200, **options: Any) -> TestResponse:
-        return self.ask("GET", path, status=status, **options)
-
-    def post(self, path: str, body: Any = ..., status: int | None = 200, **options: Any) -> TestResponse:
-        return self.ask("POST", path, body, status=status, **options)
-
-    def start(self, workflow: str, id: str, body: Any = ...) -> str:
-        """Start an instance and give its path."""
-        return self.post(f"/workflows/{workflow}?id={id}", body, 201).headers["Location"]
-
-    def problem(self, method: str, path: str, body: Any = ..., *, status: int, **options: Any) -> dict[str, Any]:
-        """The problem a request is refused with, and the class it names."""
-        problem: dict[str, Any] = self.ask(method, path, body, status=status, **options).get_json(force=True)
-        return {**problem, "class": problem["type"].rpartition(":")[2]}
-
-
 @pytest.fixture
-def client(app: Flask) -> Browserless:
-    return Browserless(app.test_client())
+def client(app: Flask) -> Asker:
+    return Asker(app.test_client())

@@ -1,8 +1,13 @@
-"""Workflows that HTTP is tried on. `python -m tests.http.shop URL` serves them on a free port, which it prints."""
+"""Workflows that HTTP is tried on. `python -m tests.http.shop URL` serves them on a free port, which it prints.
 
+Served so, the step of `Oven` waits until somebody writes into the pipe that OVEN names.
+"""
+
+import os
 import sys
 from datetime import timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Any, Self
 
 from pydantic import BaseModel, PositiveInt, model_validator
@@ -122,7 +127,11 @@ class Oven(Workflow):
     orders: list[str] = []
 
     def bake(self) -> None:
-        GATE.hold()
+        pipe = os.environ.get("OVEN")
+        if pipe is None:
+            GATE.hold()
+        else:
+            Path(pipe).read_bytes()  # returns when it was opened for writing, and closed
         self.baked += 1
 
     @event
@@ -224,13 +233,14 @@ WORKFLOWS: list[type[Workflow]] = [Basket, Oven, Form, Visit, Fault, Calls, Priz
 
 
 def main() -> None:
-    """Serve them on the store that is named."""
+    """Serve them on the store that is named, for everybody if `insecure` is said."""
     from runner import Runner
     from runner.http.server import serve
 
-    if len(sys.argv) > 2:
-        GATE.open()
-    serve(Runner(WORKFLOWS, store=sys.argv[1]), port=0, ready=lambda url: print(url, flush=True))
+    insecure = "insecure" in sys.argv
+    host = "0.0.0.0" if insecure else "127.0.0.1"
+    runner = Runner(WORKFLOWS, store=sys.argv[1])
+    serve(runner, host=host, port=0, insecure=insecure, ready=lambda url: print(url, flush=True))
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ def call_of(move: Move, machine: Machine) -> Call:
     names = sorted(seen.waiting) or sorted(machine.events) or ["e0"]
     if move.kind == "stray":
         names = [*EVENTS, "poke", *sorted(machine.events)]
-    event = names[move.pick % len(names)]
+    event = "later" if move.kind == "queue" else names[move.pick % len(names)]
     threads = [thread for thread, _ in seen.threads]
     thread = threads[move.pick // 2 % len(threads)] if move.kind == "address" and threads else None
     return Call("send", event, str(move.pick % 3) if event == "e1" else None, thread)

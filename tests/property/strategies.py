@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from hypothesis import strategies as st
 
+from tests.property.naming import number
 from tests.property.programs import (
     NEVER,
     Break,
@@ -30,7 +31,6 @@ from tests.property.programs import (
     Try,
     WaitCase,
     every,
-    number,
 )
 
 MAX_DEPTH = 5
@@ -89,9 +89,12 @@ class Grower:
         inner = replace(around, depth=around.depth + 1)
         if self.left <= 0 or around.depth >= MAX_DEPTH:
             return self.leaf(around)
-        kinds: list[Callable[[Around], Node]] = [self.step, self.step, self.step, self.select, self.wait, self.choice]
-        kinds += [self.loop, self.each, self.attempt, self.attempt, self.fork, self.go, self.section]
-        if self.chance(5):
+        holding: list[Callable[[Around], Node]] = [self.attempt, self.attempt, self.fork, self.fork, self.go]
+        holding += [self.each, self.loop]
+        kinds = [*holding, self.step, self.step, self.step, self.select, self.wait, self.choice, self.section]
+        if around.depth < 2 and self.chance(2):
+            kinds = holding
+        if around.depth and self.chance(5):
             return self.leaf(around)
         return self.draw(st.sampled_from(kinds))(inner)
 
@@ -137,7 +140,7 @@ class Grower:
         node.style = self.draw(st.sampled_from(("plain", "plain", "then", "then", "into")))
         node.effects = self.effects()
         drops = any(kind == "drop" for kind, _ in node.effects)
-        node.undo = around.undo and not drops and self.chance(3)
+        node.undo = around.undo and not drops and self.chance(2 if around.caught else 4)
         if self.chance(4 if around.caught else 24):
             node.error, node.fails = "TerminalError", ALWAYS
             if self.features.failing and self.chance(2):
@@ -320,5 +323,5 @@ class Move:
 
 def schedules(least: int = 3, most: int = 10) -> st.SearchStrategy[list[Move]]:
     """Events (mostly awaited ones), passing time, a cancel."""
-    kinds = ("send",) * 7 + ("address", "advance", "advance", "advance", "stray", "cancel", "retry", "skip")
+    kinds = ("send",) * 7 + ("queue", "address", "advance", "advance", "advance", "stray", "cancel", "retry", "skip")
     return st.lists(st.builds(Move, st.sampled_from(kinds), st.integers(0, 23)), min_size=least, max_size=most)

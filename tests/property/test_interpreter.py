@@ -6,6 +6,7 @@ from datetime import timedelta
 from hypothesis import given, settings
 
 from tests.property.machine import Machine
+from tests.property.naming import number
 from tests.property.programs import (
     START,
     Break,
@@ -28,7 +29,6 @@ from tests.property.programs import (
     Switch,
     Try,
     WaitCase,
-    number,
 )
 from tests.property.strategies import Move, programs, schedules
 

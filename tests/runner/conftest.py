@@ -52,10 +52,9 @@ def working(opened: Open) -> Open:
 
 
 @pytest.fixture
-def gate(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[Gate]:
-    """The gate of this test's module, `GATE`, which its actions stand at."""
-    gate = Gate()
-    monkeypatch.setattr(request.module, "GATE", gate)
+def gate(request: pytest.FixtureRequest) -> Iterator[Gate]:
+    """The gate of this test's module, `GATE`, which its actions stand at; open from the end of the test on."""
+    gate = request.module.GATE = Gate()
     yield gate
     gate.open()
 
