@@ -5,10 +5,14 @@ PY := .venv/bin/python
 # Changes with the folder: a copied checkout must not trust the environment of the one it was copied from.
 STAMP := .venv/.setup-$(shell pwd | cksum | cut -d ' ' -f 1)
 PYTEST_ARGS ?=
+KILLS ?= 2000
+SEED ?= 0
+SEEDS ?= 5000
+FIRST ?= 0
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo test check lint format type bench bench-peers clean
+.PHONY: help setup demo test check lint format type bench bench-peers crash sim clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -44,6 +48,12 @@ bench: setup ## Measure; prints one JSON object and nothing else
 
 bench-peers: setup ## The same work in DBOS and LangGraph, each in an environment of its own; prints the ratios
 	@$(PY) -m benchmarks.peers
+
+crash: setup ## Kill processes at work, thousands of times (KILLS=2000 SEED=0)
+	@$(PY) -m tests.crash --kills $(KILLS) --seed $(SEED)
+
+sim: setup ## Simulate the worker's loop with faults of all kinds (SEEDS=5000 FIRST=0)
+	@$(PY) -m tests.simulation --seeds $(SEEDS) --first $(FIRST)
 
 clean: ## Remove caches and build results (not .venv)
 	@rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache .runs build dist

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
 
-from benchmarks import engine, sqlite
+from benchmarks import engine, http, sqlite
 
 PARTS: dict[str, Callable[[], dict[str, Any]]] = {
     "engine": engine.loop_figures,
@@ -22,6 +22,7 @@ PARTS: dict[str, Callable[[], dict[str, Any]]] = {
     "idle": sqlite.idle_figures,
     "start": sqlite.start_figures,
     "restart": sqlite.restart_figures,
+    "http": http.http_figures,
 }
 
 

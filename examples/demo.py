@@ -288,6 +288,8 @@ def play(server: Server, store: Path) -> None:
             time.sleep(1)  # killed: its files stay until Ctrl-C, so that it can be started again
     except KeyboardInterrupt:
         CONSOLE.print("bye")
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the rest is cleaning up
 
 
 def main() -> None:
@@ -296,6 +298,7 @@ def main() -> None:
     unknown = set(wanted) - set(PARTS)
     if unknown:
         sys.exit(f"expected parts of {', '.join(PARTS)}, found {', '.join(sorted(unknown))}")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: leave nothing running
     with TemporaryDirectory(prefix="asyncflow-demo-") as name:
         for part in wanted:
             PARTS[part](Path(name))

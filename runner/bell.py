@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from typing import Final
 
 from asyncflow.activation import Answer
 from runner.forks import renew_after_fork
 from runner.stores.base import Key
+
+RING_ALL_MAX: Final = 200
+"""If more listen, nobody is rung for another process's writes: they would do nothing but look, so they poll (rule 28)."""
 
 Heard = Callable[[], None]
 Told = Callable[[Answer], None]
@@ -55,7 +59,10 @@ class Bell:
     def ring_all(self) -> None:
         """Tell everybody: another process has written, nobody knows what."""
         with self._lock:
-            listeners = [heard for waiting in (self._listeners, self._mourners) for each in waiting.values() for heard in each]
+            waiting = [*self._listeners.values(), *self._mourners.values()]
+            listeners = [heard for each in waiting for heard in each]
+        if len(listeners) > RING_ALL_MAX:
+            return
         for heard in listeners:
             heard()
 

@@ -67,8 +67,9 @@ class Waiting(Generic[T]):
             for seconds in self._rests(patience):
                 if found is not None:
                     break
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(told.wait(), seconds)
+                timer = loop.call_later(seconds, told.set)
+                await told.wait()
+                timer.cancel()
                 told.clear()
                 found = await run(self._look)
             return found

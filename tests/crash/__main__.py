@@ -60,7 +60,8 @@ class Total:
             f"{self.instances} instances at their ends, {self.events} acknowledged events, {self.steps} steps in "
             f"{self.attempts} attempts ({self.repeated} of them again)\n"
             f"after a restart what was cut off went on within {waits[len(waits) // 2]:.3f} s (half of it), "
-            f"{p99:.3f} s (99 %), {waits[-1]:.3f} s (all {len(waits)}); the longest drain took {self.longest_drain:.2f} s\n"
+            f"{p99:.3f} s (99 %), {waits[-1]:.3f} s (all {len(waits)})\n"
+            f"the longest end by SIGTERM took {self.longest_drain:.2f} s\n"
             "0 acknowledged starts or events lost, 0 transitions twice, 0 instances stuck"
         )
 

@@ -3,6 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ def audit(folder: Path, store_path: Path | None = None, *, given_back: bool = Fa
     """Look through the database and the ledger in *folder*.
 
     Args:
+        folder: What a siege has left.
         store_path: Of the database, if it is elsewhere.
         given_back: Attempts may have been given back, so that their numbers come again.
         stopped: Processes stood still for longer than a lease, so that an attempt may begin after the next one.
@@ -182,10 +184,10 @@ def _faults_of_runs(runs: Runs, account: Account, *, given_back: bool, stopped: 
 def _waits(lines: list[Line]) -> list[float]:
     """How long after the next life was up an attempt was begun again that a kill had cut off."""
     ups = [line for line in lines if line.what == "up"]
-    next_up = {line.who: after for line, after in zip(ups, ups[1:], strict=False)}
+    next_up = {line.who: after for line, after in pairwise(ups)}
     waits: list[float] = []
     for attempts in _runs(lines).values():
-        for cut, again in zip(attempts, attempts[1:], strict=False):
+        for cut, again in pairwise(attempts):
             up = next_up.get(cut.who)
             if up is not None and again.who == up.who:
                 waits.append(again.at - up.at)

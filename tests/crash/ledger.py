@@ -1,6 +1,6 @@
 """What really happened, by the word of those who did it: lines in a file beside the database, each flushed to the disk.
 
-Several processes append to it, and are killed while they do; a line is one write, so it is there as a whole or not at all.
+Several processes append to it, and are killed while they do; a line is one write: it is there as a whole or not at all.
 """
 
 import json
@@ -45,7 +45,7 @@ class Ledger:
 
 
 def read(path: Path) -> Iterator[Line]:
-    """Give the lines, the oldest first; the last one may have been cut off by a crash of the machine, never by a kill."""
+    """Give the lines, the oldest first."""
     if path.exists():
         with path.open() as file:
             for text in file:

@@ -15,9 +15,9 @@ from typing import Final
 
 from runner import Runner
 from runner.stores.base import Key, Outcomes, Store, Write
-from tests.crash import workflows
 from tests.crash.ledger import Ledger
 from tests.crash.sessions import Sessions
+from tests.crash.workflows import ALL, conditions
 
 CONCURRENCY: Final = 8
 POINTS: Final = (
@@ -114,10 +114,10 @@ def live(life: Life, up: Connection) -> None:
     told_to_end = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: told_to_end.set())
     path = life.folder / "ledger"
-    ledger = workflows.ledger = Ledger(path, life.name)
-    workflows.seconds_async, workflows.failures = life.seconds_async, life.failures
+    ledger = Ledger(path, life.name)
+    conditions.ledger, conditions.seconds_async, conditions.failures = ledger, life.seconds_async, life.failures
     runner = Runner(
-        workflows.ALL,
+        ALL,
         store=f"sqlite:///{life.store}",
         concurrency=CONCURRENCY,
         lease=timedelta(seconds=life.lease_seconds),
@@ -125,7 +125,7 @@ def live(life: Life, up: Connection) -> None:
     if life.dies_at is not None:
         reaper = Reaper(*life.dies_at)
         reaper.watch(runner.store)
-        workflows.passing = lambda point: reaper.pass_by(f"{point} action")
+        conditions.passing = lambda point: reaper.pass_by(f"{point} action")
     with runner:
         ledger.note("up")
         up.send("up")

@@ -127,6 +127,8 @@ class Known:
                     known.told.add((line.id, line.name))
                 case "ended":
                     known.ended.add(line.id)
+                case _:
+                    pass
         return known
 
 

@@ -96,6 +96,9 @@ def besiege(folder: Path, seed: int, kills: int, killed: Callable[[], None] = la
     """Kill one process *kills* times, at moments and points drawn from *seed*; audit what is left.
 
     Args:
+        folder: An empty one.
+        seed: Of the moments and points.
+        kills: How many.
         killed: Called after each kill.
     """
     dice, figures, began = Random(seed), Figures(), time.monotonic()

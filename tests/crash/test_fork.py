@@ -1,4 +1,4 @@
-"""A Runner that was opened before a fork, as under a server that loads the application first, works in both processes."""
+"""A Runner that was opened before a fork, as by a server that loads the application first, works on both sides."""
 
 import subprocess
 import sys
@@ -70,7 +70,9 @@ print("both worked")
 
 
 @pytest.mark.parametrize(
-    "how", ["", "working", "worker", "two workers"], ids=["no worker", "in the parent", "in the child", "in two children"]
+    "how",
+    ["", "working", "worker", "two workers"],
+    ids=["no worker", "in the parent", "in the child", "in two children"],
 )
 def test_a_runner_works_on_both_sides_of_a_fork(how: str, tmp_path: Path) -> None:
     arguments = [sys.executable, "-c", PROGRAM, f"sqlite:///{tmp_path / 'store.db'}", *([how] if how else [])]

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.crash import ledger as ledgers
+from tests.crash.audit import audit
 from tests.crash.life import POINTS
 from tests.crash.siege import Figures, Lives, besiege, besiege_two, end, stop_beyond_the_lease, terminate_under_load
-from tests.crash.audit import audit
-from tests.crash import ledger as ledgers
 
 RESTART_SECONDS = 2.0
 """Within this time after a restart what a kill has cut off goes on (DESIGN 6)."""

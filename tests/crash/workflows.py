@@ -7,9 +7,10 @@ the end. Each action says in the ledger that it begins and that it ends.
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import timedelta
 from random import Random
-from typing import Final
+from typing import Any, Final
 
 from pydantic import BaseModel
 
@@ -49,16 +50,33 @@ ROUNDS: Final = 2
 CALLS: Final = 2
 """How often an agent thinks, and what it wants each time."""
 
-ledger: Ledger
-"""Set by whoever lives, as what follows."""
-seconds: float = 0.02
-"""The longest that a plain function works."""
-seconds_async: float = 0.02
-"""The longest that a coroutine function works."""
-failures: float = 0.1
-"""How many of the attempts fail by themselves."""
-passing: Callable[[str], None] = lambda point: None  # noqa: E731
-"""Called at the points of an action where a process may be told to die."""
+
+@dataclass
+class Conditions:
+    """What work is like in this process; set by whoever lives in it."""
+
+    ledger: Ledger | None = None
+    seconds: float = 0.02
+    """The longest that a plain function works."""
+    seconds_async: float = 0.02
+    """The longest that a coroutine function works."""
+    failures: float = 0.1
+    """How many of the attempts fail by themselves."""
+    passing: Callable[[str], None] | None = None
+    """Called at the points of an action where a process may be told to die."""
+
+    def note(self, what: str, **fields: Any) -> None:
+        """Append a line to the ledger."""
+        assert self.ledger is not None
+        self.ledger.note(what, **fields)
+
+    def pass_by(self, point: str) -> None:
+        """Say that an action has come to *point*."""
+        if self.passing is not None:
+            self.passing(point)
+
+
+conditions = Conditions()
 
 
 class Counted(Workflow):
@@ -73,27 +91,27 @@ class Counted(Workflow):
     def begin(self, name: str) -> float:
         """Say that an attempt at *name* begins; give how long it should work, as part of the longest."""
         context = self.context
-        ledger.note("run", id=context.id, name=name, key=context.idempotency_key, attempt=context.attempt)
-        passing("begin")
+        conditions.note("run", id=context.id, name=name, key=context.idempotency_key, attempt=context.attempt)
+        conditions.pass_by("begin")
         dice = Random(f"{context.idempotency_key} {context.attempt}")
-        if dice.random() < failures:
+        if dice.random() < conditions.failures:
             raise ConnectionError("the line is bad")
         return dice.random()
 
     def finish(self, name: str) -> None:
         """Say that an attempt at *name* ends well."""
         context = self.context
-        passing("end")
-        ledger.note("ran", id=context.id, name=name, key=context.idempotency_key, attempt=context.attempt)
+        conditions.pass_by("end")
+        conditions.note("ran", id=context.id, name=name, key=context.idempotency_key, attempt=context.attempt)
 
     def work(self, name: str) -> None:
         """Work on *name*: what most actions do."""
-        time.sleep(self.begin(name) * seconds)
+        time.sleep(self.begin(name) * conditions.seconds)
         self.finish(name)
 
     async def work_async(self, name: str) -> None:
         """Work on *name* without a thread."""
-        await asyncio.sleep(self.begin(name) * seconds_async)
+        await asyncio.sleep(self.begin(name) * conditions.seconds_async)
         self.finish(name)
 
 

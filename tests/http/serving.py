@@ -83,6 +83,7 @@ class Served:
             stderr=subprocess.PIPE,
             text=True,
         )
+        self._lines: list[Line] = []
         assert self.process.stdout is not None
         self.url = self.process.stdout.readline().strip()
         if not self.url:
@@ -91,7 +92,10 @@ class Served:
         self.port = int(self.url.rpartition(":")[2])
 
     def line(self) -> Line:
-        return Line(self.port)
+        """A connection, closed with the server if nobody closes it before."""
+        line = Line(self.port)
+        self._lines.append(line)
+        return line
 
     def ask(self, method: str, path: str, body: Any = ..., **headers: str) -> Reply:
         line = self.line()
@@ -109,6 +113,8 @@ class Served:
         return self.process.returncode, said
 
     def kill(self) -> None:
+        for line in self._lines:
+            line.close()
         if self.process.poll() is None:
             self.process.kill()
         self.process.communicate(timeout=SECONDS)

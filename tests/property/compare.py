@@ -47,6 +47,19 @@ def call_of(move: Move, machine: Machine) -> Call:
     return Call("send", event, str(move.pick % 3) if event == "e1" else None, thread)
 
 
+def play(machine: Machine, call: Call) -> tuple[str, Any]:
+    """Make *call* of the interpreter; gives ("ok", answer), or the name of the refusal."""
+    if call.verb == "send":
+        return machine.send(call.event, call.value, call.thread)
+    if call.verb == "cancel":
+        return (machine.cancel(), None)
+    if call.verb == "advance":
+        machine.advance(timedelta(minutes=call.minutes))
+    elif call.thread is not None:
+        (machine.retry if call.verb == "retry" else machine.skip)(call.thread)
+    return ("ok", None)
+
+
 def interpret(program: Program, moves: Sequence[Move], **options: Any) -> tuple[list[Call], list[Observation]]:
     """Run *program* in the interpreter; gives the calls that *moves* came to, and what was seen after each."""
     machine = Machine(program, **options)
@@ -56,16 +69,7 @@ def interpret(program: Program, moves: Sequence[Move], **options: Any) -> tuple[
             break
         call = call_of(move, machine)
         calls.append(call)
-        answer: tuple[str, Any] = ("ok", None)
-        if call.verb == "send":
-            answer = machine.send(call.event, call.value, call.thread)
-        elif call.verb == "cancel":
-            answer = (machine.cancel(), None)
-        elif call.verb in ("retry", "skip"):
-            assert call.thread is not None
-            (machine.retry if call.verb == "retry" else machine.skip)(call.thread)
-        else:
-            machine.advance(timedelta(minutes=call.minutes))
+        answer = play(machine, call)
         seen.append((answer, machine.look()))
     return calls, seen
 

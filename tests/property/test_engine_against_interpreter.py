@@ -36,13 +36,13 @@ def check(program: Program, moves: list[Move], *, evict: bool, skip_backoff: boo
     assert_same(calls, expected, observe(simulate, program, calls, evict=evict, skip_backoff=skip_backoff))
 
 
-@settings(max_examples=200, suppress_health_check=SLOW)
-@given(programs(), schedules())
+@settings(max_examples=300, suppress_health_check=SLOW)
+@given(programs(PARKING), schedules())
 def test_in_memory(program: Program, moves: list[Move]) -> None:
     check(program, moves, evict=False)
 
 
-@settings(max_examples=150, suppress_health_check=SLOW)
+@settings(max_examples=250, suppress_health_check=SLOW)
 @given(programs(PARKING), schedules())
 def test_evicted_after_every_save(program: Program, moves: list[Move]) -> None:
     check(program, moves, evict=True)
@@ -59,8 +59,8 @@ def committed(seen: list[Observation]) -> list[Observation]:
     return [(answer, replace(look, steps=())) for answer, look in seen]
 
 
-@settings(max_examples=12, suppress_health_check=SLOW)
-@given(programs(STEADY, size=14), schedules(least=1, most=4))
+@settings(max_examples=20, suppress_health_check=SLOW)
+@given(programs(STEADY, size=16), schedules(least=2, most=5))
 def test_crashed_at_every_save(program: Program, moves: list[Move]) -> None:
     note(show(program))
     calls, expected = interpret(program, moves)

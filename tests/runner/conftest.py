@@ -1,12 +1,11 @@
 """What the tests of the runner share: stores, gates, Runners that are closed in the end."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, TypeAlias
-
-import time
 from threading import Event
+from typing import Any, TypeAlias
 
 import pytest
 

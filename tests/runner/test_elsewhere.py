@@ -72,7 +72,7 @@ def test_what_another_process_makes_due_begins_within_a_second(elsewhere: Elsewh
         handle = runner.start(Stamp(), id=f"s-{number}")
         due = time.monotonic()
         late.append(elsewhere.heard_to_begin(handle.id) - due)
-    assert sorted(late)[-1] <= 1.0, sorted(late)  # of 50 the 99th percentile is the last
+    assert max(late) <= 1.0, sorted(late)  # of 50 the 99th percentile is the last
 
 
 def test_a_timer_that_another_process_has_set_fires_in_its_time(elsewhere: Elsewhere, opened: Open, url: str) -> None:
@@ -123,4 +123,3 @@ def wait_until_laid_down(handle: Handle[Desk], count: int) -> None:
     deadline = time.monotonic() + PATIENCE
     while len(handle._loaded().instance().inbox) < count:
         assert time.monotonic() < deadline
-

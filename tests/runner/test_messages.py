@@ -7,7 +7,16 @@ from typing import Any
 import pytest
 
 from asyncflow import For, Return, S, Section, Status, Step, WaitEvent, Workflow, event
-from asyncflow.errors import AlreadyExists, AnswerDropped, Ended, KeyReused, NotApplicable, NotFound, Pending, PreconditionFailed
+from asyncflow.errors import (
+    AlreadyExists,
+    AnswerDropped,
+    Ended,
+    KeyReused,
+    NotApplicable,
+    NotFound,
+    Pending,
+    PreconditionFailed,
+)
 from runner import Handle
 from tests.runner.conftest import Open, wait_for
 from tests.runner.gates import PATIENCE, Gate

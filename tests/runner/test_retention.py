@@ -1,4 +1,4 @@
-"""What is deleted, and when: ended instances after their retention or at a word, history after its time; nothing alive."""
+"""What is deleted, and when: ended instances after their retention or at a word, history by its age; nothing alive."""
 
 from datetime import timedelta
 from typing import Any

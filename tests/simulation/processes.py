@@ -5,6 +5,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, TypeAlias
 
 from asyncflow.definition import Definition
@@ -97,13 +98,13 @@ class SimulatedWorker:
             yield self._hand_out
         for key in sorted(self._starved - self._seats.keys()):
             if self._room:
-                yield lambda key=key: self._feed(key)
+                yield partial(self._feed, key)
         for seat in list(self._seats.values()):
             do = self._answer(seat)
             if do is not None:
                 yield do
         for attempt, seat in list(self._running.values()):
-            yield lambda attempt=attempt, seat=seat: self._end(attempt, seat)
+            yield partial(self._end, attempt, seat)
 
     def next_instant(self) -> datetime | None:
         """When a choice will come by itself."""
@@ -155,7 +156,11 @@ class SimulatedWorker:
         request, world = seat.request, self._world
         if isinstance(request, Gather):
             ready = seat.gathered.messages or seat.gathered.released or seat.gathered.stale
-            if ready or (seat.until is not None and seat.until <= world.now) or (self._room and seat.key in self._starved):
+            if (
+                ready
+                or (seat.until is not None and seat.until <= world.now)
+                or (self._room and seat.key in self._starved)
+            ):
                 return lambda: self._gather(seat)
             return None
         if isinstance(request, Sleep):
@@ -298,7 +303,12 @@ class Client:
         store = world.open_store()
         committer: Any = Interleaved(world, store, f"client of {id}", others)
         self._delivery = Delivery(
-            store, committer, Bell(), retention=lambda _: plan.retention, history=plan.history, woken=lambda key, act: None
+            store,
+            committer,
+            Bell(),
+            retention=lambda _: plan.retention,
+            history=plan.history,
+            woken=lambda key, act: None,
         )
         self.started = False
         self.answers: dict[str, Any] = {}

@@ -7,10 +7,11 @@ from datetime import timedelta
 from random import Random
 from typing import Final
 
+from pydantic_core import from_json
+
 from asyncflow import Status
 from asyncflow.codec import decode
 from asyncflow.definition import Definition
-from pydantic_core import from_json
 from runner import deliver as delivering
 from runner.activity import Plan
 from runner.stores.base import Key
@@ -156,7 +157,10 @@ class Simulation:
 
     def _shown(self) -> dict[str, object]:
         return {
-            client.key.id: instance and {thread.id: (thread.status.value, thread.position, thread.lease) for thread in instance.threads.values()}
+            client.key.id: instance
+            and {
+                thread.id: (thread.status.value, thread.position, thread.lease) for thread in instance.threads.values()
+            }
             for client in self._clients
             for instance in [self.world.last.get(client.key)]
         }

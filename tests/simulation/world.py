@@ -19,7 +19,7 @@ class Violation(AssertionError):
     """A law of the protocol was broken."""
 
 
-class Crash(Exception):  # noqa: N818
+class Crash(Exception):
     """A client's process ends here."""
 
 
@@ -59,7 +59,6 @@ class Attempt:
     run: Run
     key: Key
     process: str
-    till: datetime
     ended: bool = False
     """Its result is on its way, or it was stopped."""
 
@@ -77,6 +76,8 @@ class World:
     texts: dict[Key, tuple[bytes, bytes]] = field(default_factory=dict)
     tokens: dict[str, Key] = field(default_factory=dict)
     """All that were ever saved."""
+    tills: dict[str, datetime] = field(default_factory=dict)
+    """Until when each of them holds, by the last save that has it."""
     attempts: dict[str, Attempt] = field(default_factory=dict)
     """Those whose action has been begun, by token."""
     living: set[str] = field(default_factory=set)
@@ -129,8 +130,8 @@ class World:
                 if token in self.tokens:
                     raise Violation(f"the token {token} was given twice")
                 self.tokens[token] = key
-            if token in self.attempts and lease.till is not None:
-                self.attempts[token].till = lease.till
+            if lease.till is not None:
+                self.tills[token] = lease.till
         if before is not None:
             self._check_fence(key, before, after)
         self.last[key] = after
@@ -153,7 +154,7 @@ class World:
             raise Violation("a lease is held, and nothing is due when it is over")
 
     def _check_fence(self, key: Key, before: Instance, after: Instance) -> None:
-        """A living process loses a lease before its time to an end, a cancel or its own word alone (rules 13 and 15)."""
+        """A living process loses a lease before its time to an end, a cancel or its own word alone (rules 13, 15)."""
         if after.ended or after.control.cancel is not None or before.control.cancel is not None:
             return
         held = leases_of(after)
@@ -162,26 +163,32 @@ class World:
             if token in held or attempt is None or attempt.ended or lease.till is None:
                 continue
             if attempt.process in self.living and self.now < lease.till:
-                raise Violation(f"{key.id}: the lease of {attempt.run.path} was taken from a living process before its time")
+                raise Violation(
+                    f"{key.id}: the lease of {attempt.run.path} was taken from a living process before its time"
+                )
 
     # -- attempts ------------------------------------------------------------------------------------------------------
 
     def begin(self, run: Run, key: Key, process: str) -> Attempt:
-        """Note that an action begins: its token is known to be saved (rule 12), and nobody else runs that visit (15)."""
+        """Note that an action begins: its token is known to be saved (rule 12), nobody else runs that visit (15)."""
         if self.tokens.get(run.token) != key:
             raise Violation(f"{key.id}: {run.path} runs, and its lease was never saved")
         if run.token in self.attempts:
             raise Violation(f"{key.id}: {run.path} runs twice for one lease")
-        visit = run.context.idempotency_key
-        for other in self.attempts.values():
-            if other.run.context.idempotency_key == visit and not other.ended and other.process in self.living:
-                lease = leases_of(self.last[key]).get(other.run.token)
-                if lease is not None and lease.till is not None:
-                    raise Violation(f"{key.id}: {run.path} runs while another run of it holds its lease")
-        lease = leases_of(self.last[key]).get(run.token)
-        till = self.now if lease is None or lease.till is None else lease.till
-        self.attempts[run.token] = attempt = Attempt(run, key, process, till)
+        if run.token in leases_of(self.last[key]):
+            for other in self.attempts.values():
+                same = other.run.context.idempotency_key == run.context.idempotency_key
+                if same and not other.ended and other.process in self.living and self.now < self.tills[other.run.token]:
+                    raise Violation(f"{key.id}: {run.path} runs beside another run of it, whose lease is not over")
+        elif self.now < self.tills[run.token] and not self._cut_short(key):
+            raise Violation(f"{key.id}: {run.path} begins without its lease, which is not over")
+        self.attempts[run.token] = attempt = Attempt(run, key, process)
         return attempt
+
+    def _cut_short(self, key: Key) -> bool:
+        """Whether leases may be void before their time: by an end, or by a cancel."""
+        instance = self.last[key]
+        return instance.ended or instance.control.cancel is not None
 
     def check_left(self, process: str, stored: Stored | None) -> None:
         """A worker that leaves an instance leaves no lease of its own behind, unless its result lies there."""
@@ -201,4 +208,3 @@ class World:
 def leases_of(instance: Instance) -> dict[str, Lease]:
     """The leases in a document, by their tokens."""
     return {thread.lease.token: thread.lease for thread in instance.threads.values() if thread.lease is not None}
-

@@ -291,7 +291,7 @@ def test_a_result_that_lies_takes_away_till_so_that_nobody_lapses_it() -> None:
     assert stored.state == b'{"n":7}'
 
 
-# -- kill, and words while a step is held -------------------------------------------------------------------------------
+# -- kill, and words while a step is held ------------------------------------------------------------------------------
 
 
 def test_kill_acts_at_once_also_while_a_step_is_held() -> None:

@@ -1,4 +1,4 @@
-"""One write: what is kept of `seen`, labels, limits of the document, and a document that is due for nothing (rules 1, 11, 27)."""
+"""One write: what is kept of `seen`, labels, limits of the document, a document due for nothing (rules 1, 11, 27)."""
 
 from datetime import timedelta
 from typing import Any

@@ -1,0 +1,324 @@
+"""What registration says of a definition: every problem at once, each with path and source line (DESIGN 2)."""
+
+import re
+import typing
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+
+from asyncflow import (
+    After,
+    At,
+    Atomic,
+    Break,
+    Call,
+    Cancelled,
+    Case,
+    Commit,
+    Continue,
+    Default,
+    DefinitionError,
+    For,
+    ForEach,
+    Go,
+    If,
+    Join,
+    On,
+    Parallel,
+    Raise,
+    Reply,
+    Return,
+    S,
+    Section,
+    Select,
+    Step,
+    Switch,
+    Try,
+    WaitEvent,
+    WaitFor,
+    WaitUntil,
+    When,
+    With,
+    Workflow,
+    docs,
+    event,
+)
+
+DAY = timedelta(days=1)
+
+
+class Item(BaseModel):
+    n: int = 0
+
+
+class Base(Workflow):
+    n: int = 0
+    maybe: int | None = None
+    texts: list[str] = []
+    items: dict[str, Item] = {}
+
+    def f(self) -> None: ...
+    def g(self) -> None: ...
+    def yes(self) -> bool: ...  # type: ignore[empty-body]
+    def one(self, a: int) -> int: ...  # type: ignore[empty-body]
+    def text(self) -> str: ...  # type: ignore[empty-body]
+    def numbers(self) -> list[int]: ...  # type: ignore[empty-body]
+    def perhaps(self) -> int | None: ...
+    async def later(self) -> None: ...
+    def problems(self, a: int, b: int) -> None: ...
+    def untyped(self, a): ...  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+
+    @event
+    def e(self, a: int) -> None: ...
+    @event("e")
+    def e_text(self, a: str) -> None: ...
+    @event("e", role="boss")
+    def e_role(self, a: int) -> None: ...
+    @event("e")
+    def e_output(self, a: int) -> int: ...  # type: ignore[empty-body]
+    @event("e", queue=True)
+    def e_queue(self, a: int) -> None: ...
+
+
+Build = Callable[[Any], Any]
+
+
+def problems_of(build: Build, base: type[Workflow] = Base) -> list[tuple[str, str, str]]:
+    cls = type("Checked", (base,), {"definition": build, "__module__": __name__})
+    try:
+        docs(cls)
+    except DefinitionError as error:
+        return [(problem.path, problem.message, problem.source) for problem in error.problems]
+    return []
+
+
+NEVER, TAKEN, LOOP = "can never win", "is taken", "never block or end"
+
+WRONG: dict[str, tuple[Build, dict[str, str]]] = {
+    "doubled": (
+        lambda s: S(Step(s.f), Section("x", Step(s.f), S(Step("f", s.g))), Step(s.f)),
+        {"x/f": TAKEN, "f": TAKEN},
+    ),
+    "doubled in an item": (
+        lambda s: S(ForEach("e", lambda: s.items, lambda i: S(Step(s.f), Step(s.f)))),
+        {"e/f": TAKEN},
+    ),
+    "empty select": (lambda s: S(Select("s"), Section("x", Select("t"))), {"s": "waits for ever", "x/t": "waits for ever"}),
+    "break and continue outside": (
+        lambda s: S(For("l", s.yes, Go("g", Break()), WaitEvent("x")), Try(Step(s.f)).Finally(Continue())),
+        {"l/g/break": "outside of a loop", "finally/continue": "outside of a loop"},
+    ),
+    "break in a branch": (lambda s: S(For("l", s.yes, Parallel("p", Break()))), {"l/p/break": "outside of a loop"}),
+    "break and return in a parallel item": (
+        lambda s: S(ForEach("e", lambda: s.items, lambda i: S(If(s.yes, Break()), Return(1)), parallel=2)),
+        {"e/yes/break": "side by side", "e/return": "use Continue"},
+    ),
+    "cases that never win": (
+        lambda s: S(
+            Select("s", When("w", True), When("v", s.yes)),
+            If("i", True, Step(s.f)).Else(Step(s.g)),
+            Switch("x", Case("c", True, Step(s.f)), Default(Step(s.g))),
+            Try("t", Step(s.f)).Except(Exception).Except(ValueError),
+        ),
+        {"s": NEVER, "i": NEVER, "x": NEVER, "t": NEVER},
+    ),
+    "an event twice": (lambda s: S(Select("s", On("a"), On("a", s.f))), {"s": NEVER, "s/a": TAKEN}),
+    "handlers": (
+        lambda s: S(Select("s", On(s.untyped), On("x", s.one, Step(s.f)), On("l", s.later), On("m", s.problems))),
+        {"s/untyped": "no type", "s/l": "plain function", "s/m": "one input"},
+    ),
+    "into": (
+        lambda s: S(
+            Step("a", s.text, into="n"),
+            Step("b", s.perhaps, into="n"),
+            Step("c", s.numbers, into="texts"),
+            Step("d", s.one, 1, into="nowhere"),
+            Step("fine", s.one, 1, into="maybe"),
+        ),
+        {"a": "has the type", "b": "has the type", "c": "has the type", "d": "is no field"},
+    ),
+    "loops": (
+        lambda s: S(
+            For("a", True, If("i", s.yes, Section("empty"))),
+            For("b", s.yes),
+            For("c", True, Go("g", Step(s.f))),
+            For("d", True, For("inner", True, Break())),
+            For("fine", True, Parallel("p", Step(s.f))),
+        ),
+        {"a": LOOP, "b": LOOP, "c": LOOP, "d": LOOP},
+    ),
+    "join": (
+        lambda s: S(
+            Join("nobody"),
+            Section("x", Go("g", Step(s.f))),
+            Section("y", Go("g", Step(s.f))),
+            Section("z", Join("g"), Join("x/g")),
+        ),
+        {"join": "no Go named", "z/join": "say its path"},
+    ),
+    "lambdas as names": (
+        lambda s: S(Step(lambda: None), WaitUntil(lambda: True), For(lambda: True, Step(s.f))),
+        {"step": "no name of its own", "waituntil": "no name of its own", "for": "no name of its own"},
+    ),
+    "reads the state": (lambda s: S(Step(s.f) if s.n else Step(s.g)), {"": "reads the field 'n'"}),
+    "reads it into a name": (lambda s: S(WaitFor(f"w{s.n}", DAY)), {"": "reads the field 'n'"}),
+    "reads an item": (lambda s: S(ForEach("e", lambda: s.items, lambda i: S(WaitEvent(f"w{i.n}")))), {"e": "a blank has not"}),
+    "handlers that differ": (
+        lambda s: S(
+            WaitEvent(s.e),
+            Section("a", WaitEvent(s.e_text)),
+            Section("b", WaitEvent(s.e_role)),
+            Section("c", WaitEvent(s.e_output)),
+            Section("d", WaitEvent(s.e_queue)),
+            Section("f", WaitEvent("e")),
+        ),
+        {"a/e": "one of each", "b/e": "one of each", "c/e": "one of each", "d/e": "one of each", "f/e": "one of each"},
+    ),
+    "two places": (lambda s: S(*[Step(s.f)] * 2), {"": "two places"}),
+    "unnamed": (lambda s: S(Try(Step(s.f)), Try(Step(s.g))), {"": "needs a name"}),
+    "arity": (
+        lambda s: S(
+            Step("a", s.one),
+            Step("b", s.f, 1),
+            Step("c", s.f, then=s.f),
+            Step("d", s.one, 1, undo=s.f),
+            If("i", s.one, Step(s.f)),
+            WaitFor("w", s.one),
+            Go("g", Step(s.f), id=s.one),
+            Try("t", Step(s.f)).Except(ValueError, s.f),
+            ForEach("e", s.one, lambda i: S(Step(s.f))),
+            If("later", s.later, Step(s.f)),
+        ),
+        {
+            "a": "takes 1", "b": "takes 0", "c": "takes 0", "d": "takes 0", "i": "takes 1", "w": "takes 1", "g": "takes 1",
+            "t": "takes 0", "e": "takes 1", "later": "async",
+        },
+    ),
+    "names": (lambda s: S(Step("a/b", s.f), Step("", s.g)), {"a/b": "cannot stand in a path", "": "cannot stand in a path"}),
+    "undo in a loop": (
+        lambda s: S(
+            For("l", True, Step(s.f, undo=s.g)),
+            For("m", True, Parallel("p", Step(s.f, undo=s.g))),
+            For("fine", True, Try(Step(s.f, undo=s.g))),
+        ),
+        {"l/f": "undo in a For", "m/p/f": "undo in a For"},
+    ),
+    "at most once": (lambda s: S(Step(s.f, idempotent=False, retry=__import__("asyncflow").Retry())), {"f": "leave out"}),
+    "no time zone": (lambda s: S(Select("s", At(datetime(2024, 1, 1)))), {"s": "no time zone"}),  # noqa: DTZ001
+    "unknown items": (lambda s: S(ForEach("e", lambda: list(s.items), lambda i: S(WaitEvent("x")))), {"e": "is unknown"}),
+    "no section": (lambda s: 3, {"": "expected S"}),
+    "later": (
+        lambda s: S(
+            Atomic("a", Step(s.f)), Commit(), Call("c", lambda: None), Reply(1), With(persist="nothing")(Step(s.g))
+        ),
+        {"a": "later release", "commit": "later release", "c": "later release", "reply": "later release", "": "later release"},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_every_problem_is_reported_with_its_path_and_line(case: str) -> None:
+    build, expected = WRONG[case]
+    found = problems_of(build)
+    told = {path: message for path, message, _ in found}
+    assert {path: word for path, word in expected.items() if word not in told.get(path, "")} == {}, found
+    assert set(told) == set(expected)
+    for _, _, source in found:
+        assert re.fullmatch(r".*test_checks\.py:\d+", source)
+
+
+def test_all_problems_come_in_one_error() -> None:
+    def build(self: Any) -> Any:
+        return S(Select("s"), Join("nobody"), Step(self.f), Step(self.f), Break())
+
+    assert {path for path, _, _ in problems_of(build)} == {"s", "join", "f", "break"}
+
+
+FINE: dict[str, Build] = {
+    "nested names": lambda s: S(Step(s.f), Section("x", Step(s.f), If(s.yes, Step(s.f)).Else(Step(s.f)))),
+    "unnamed statements": lambda s: S(Return(1), Section("x", Return(2)), Raise(ValueError())),
+    "a handler that may take nothing": lambda s: S(Select("s", On("a"), On(s.e), After(DAY), After(DAY * 2))),
+    "a cancel caught": lambda s: S(Try(WaitEvent("x")).Except(Exception).Except(Cancelled)),
+    "continue in a parallel item": lambda s: S(
+        ForEach("e", lambda: s.items, lambda i: S(WaitEvent("x"), Continue()), parallel=2)
+    ),
+    "the last resort": lambda s: S(If("i", s.yes, Step(s.f)).Elif("j", True, Step(s.g))),
+    "an event in two places": lambda s: S(WaitEvent(s.e), Section("x", WaitEvent(s.e))),
+    "a loop left by a return": lambda s: S(For("l", True, If(s.yes, Return(1)), WaitEvent("x"))),
+}
+
+
+@pytest.mark.parametrize("case", FINE)
+def test_what_is_right_is_not_complained_about(case: str) -> None:
+    assert problems_of(FINE[case]) == []
+
+
+# -- classes -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["context", "definition", "copy", "model_dump", "model_fields"])
+def test_a_field_that_hides_a_name_is_refused_when_the_class_is_made(name: str) -> None:
+    with pytest.raises(DefinitionError, match=name):
+        type("Hiding", (Workflow,), {"__annotations__": {name: int}, name: 0, "__module__": __name__})
+
+
+def waiting(self: Any) -> Any:
+    return S(WaitEvent("x"))
+
+
+def looping(self: Any) -> Any:
+    return S(ForEach("e", lambda: self.found, lambda i: S(WaitEvent("x"))))
+
+
+class Private(BaseModel):
+    n: int = 0
+    _hidden: int = 0
+
+
+class Excluded(BaseModel):
+    n: int = Field(0, exclude=True)
+
+
+class Renamed(BaseModel):
+    n: int = Field(0, serialization_alias="written")
+
+
+class Fine(BaseModel):
+    model_config = ConfigDict(populate_by_name=True)
+    a: int = Field(0, alias="other")
+    b: int = Field(0, validation_alias="read")
+    c: int = Field(0, validation_alias=AliasChoices("one", "two"), serialization_alias="two")
+
+
+@pytest.mark.parametrize(
+    "annotation, build, word",
+    [
+        (list[Private], looping, "private attribute Private._hidden"),
+        (dict[str, Private | int], looping, "private attribute Private._hidden"),
+        (list[typing.Annotated[Excluded, "x"]], looping, "Excluded.n is excluded"),
+        (list[Renamed], looping, "written as 'written'"),
+        (dict[str, list[Renamed | None]], waiting, "written as 'written'"),
+        (dict[str, list[Fine | None]], waiting, ""),
+        (list[Fine], looping, ""),
+    ],
+)
+def test_state_that_would_not_be_in_the_document_is_refused(annotation: Any, build: Build, word: str) -> None:
+    fields = {"__annotations__": {"found": annotation}, "found": Field(default_factory=dict)}
+    cls = type("Holding", (Workflow,), {"definition": build, "__module__": __name__, **fields})
+    if not word:
+        docs(cls)
+        return
+    with pytest.raises(DefinitionError, match=re.escape(word)):
+        docs(cls)
+
+
+def test_a_label_that_is_no_field_is_refused() -> None:
+    class Labelled(Base, labels=("nowhere",)):
+        def definition(self) -> Section[Any]:
+            return S()
+
+    with pytest.raises(DefinitionError, match="nowhere"):
+        docs(Labelled)
