@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 from pydantic import BaseModel, JsonValue, create_model
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic_core import PydanticOmit
 
 from asyncflow.definition import Definition
 from asyncflow.errors import NotFound
@@ -36,7 +38,10 @@ def docs(workflow: type[Workflow], /) -> dict[str, JsonValue]:
         "workflow": definition.name,
         "description": inspect.getdoc(workflow) if "__doc__" in workflow.__dict__ and workflow.__doc__ else None,
         "start": start_schema(definition),
-        "state": {"$schema": JSON_DIALECT, **workflow.model_json_schema(mode="serialization")},
+        "state": {
+            "$schema": JSON_DIALECT,
+            **workflow.model_json_schema(mode="serialization", schema_generator=_StateSchema),
+        },
         "output": schema_of(definition.output, "serialization"),
         "events": {
             spec.name: {
@@ -53,6 +58,14 @@ def docs(workflow: type[Workflow], /) -> dict[str, JsonValue]:
             for spec in definition.queries.values()
         },
     }
+
+
+class _StateSchema(GenerateJsonSchema):
+    """The schema of what is stored: as it is written, but without computed fields, which a stored state does not have."""
+
+    def computed_field_schema(self, schema: Any) -> JsonSchemaValue:  # noqa: ARG002
+        """Leave a computed field out."""
+        raise PydanticOmit
 
 
 def start_model(workflow: type[Workflow]) -> type[BaseModel] | None:

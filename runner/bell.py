@@ -11,7 +11,7 @@ from runner.forks import renew_after_fork
 from runner.stores.base import Key
 
 RING_ALL_MAX: Final = 200
-"""If more listen, nobody is rung for another process's writes: they would do nothing but look, so they poll (rule 28)."""
+"""If more listen, nobody is rung for writes of another process: they would only look, so they poll (rule 28)."""
 
 Heard = Callable[[], None]
 Told = Callable[[Answer], None]

@@ -26,7 +26,7 @@ from runner.activity import Activity, Begin, Gather, Gathered, Load, Look, Plan,
 from runner.bell import Bell
 from runner.committer import Committer, Pending
 from runner.execution import Execution, StallWatch
-from runner.stores.base import ENDED, Key, Outcome, Saved, Store
+from runner.stores.base import ENDED, Failed, Key, Outcome, Saved, Store
 
 LOG = logging.getLogger(__name__)
 
@@ -408,6 +408,8 @@ class Worker:
             if isinstance(outcome, Saved):
                 self._bell.tell(answers)
                 self._bell.ring(seat.key, ended=write.record.status in ENDED)
+            elif isinstance(outcome, Failed):
+                LOG.warning("%s/%s could not be saved, trying again: %s", *seat.key, outcome.error)
             with self._outcomes_lock:
                 self._outcomes.append((seat, outcome))
                 first = len(self._outcomes) == 1

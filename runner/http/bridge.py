@@ -25,8 +25,8 @@ LOG: Final = logging.getLogger("asyncflow")
 
 REQUEST_THREADS: Final = 32
 """How many requests are at work at once. They mostly wait for the disk together, whose commits they then share."""
-PARKED_MAX: Final = 10_000
-"""How many callers wait at once, at about 20 KiB each; those beyond are answered without a wait."""
+PARKED_MAX: Final = 5_000
+"""How many callers wait at once, at 27 KiB each and a fifth of a core for all; those beyond are answered at once."""
 BODY_SECONDS: Final = 30.0
 """How long a body may take to come: 256 KiB over a bad line."""
 

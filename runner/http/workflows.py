@@ -208,9 +208,7 @@ class Workflows:
         outcome_of(answer)
         return self._shown(definition, delivery.get(key), path, status=_status_of(answer))
 
-    def _message(
-        self, kind: str, *, name: str = "", thread: str | None = None, value: bytes | None = None
-    ) -> Message:
+    def _message(self, kind: str, *, name: str = "", thread: str | None = None, value: bytes | None = None) -> Message:
         key, caller = edge.idempotency_key(request), g.asyncflow_caller
         return self._runner.delivery.message(kind, key, name=name, thread=thread, caller=caller, value=value)
 

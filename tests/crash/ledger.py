@@ -17,7 +17,7 @@ class Line:
     """One thing that happened. `at` is of a clock that all processes of a host share, in seconds."""
 
     what: str
-    """up, wants, started, told, run, ran, ended."""
+    """up, wants, started, told, run, ran, ended, down."""
     who: str
     """The process: the name of its life."""
     at: float

@@ -11,7 +11,7 @@ from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from random import Random
-from typing import Final
+from typing import Final, Self
 
 from tests.crash.audit import Account, audit
 from tests.crash.life import Life, live, random_point
@@ -36,17 +36,25 @@ class Lives:
         self.folder = folder
         self.store = store or folder / "store.db"
         self._context = _context()
-        self._count = 0
+        self._all: list[Running] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """Leave nobody behind, whatever went wrong."""
+        for running in self._all:
+            running.kill()
 
     def begin(self, prefix: str = "i", **how: object) -> "Running":
         """Begin a life, and do not wait until it is up."""
-        self._count += 1
-        life = Life(self.folder, f"{prefix}-{self._count}", self.store, prefix, **how)  # type: ignore[arg-type]
+        life = Life(self.folder, f"{prefix}-{len(self._all) + 1}", self.store, prefix, **how)  # type: ignore[arg-type]
         here, there = self._context.Pipe(duplex=False)
         process = self._context.Process(target=live, args=(life, there), daemon=True)
         process.start()
         there.close()
-        return Running(process, here, life)
+        self._all.append(Running(process, here, life))
+        return self._all[-1]
 
 
 class Running:
@@ -102,17 +110,17 @@ def besiege(folder: Path, seed: int, kills: int, killed: Callable[[], None] = la
         killed: Called after each kill.
     """
     dice, figures, began = Random(seed), Figures(), time.monotonic()
-    lives = Lives(folder)
-    for _ in range(kills):
-        point = random_point(dice) if dice.random() < 0.5 else None
-        early = dice.random() < 0.1  # while it starts
-        lasts = dice.uniform(0, LIFE_SECONDS_MAX)
-        running = lives.begin(dies_at=point)
-        if not early:
-            running.wait_up()
-        _kill(running, lasts, figures)
-        killed()
-    end(lives)
+    with Lives(folder) as lives:
+        for _ in range(kills):
+            point = random_point(dice) if dice.random() < 0.5 else None
+            early = dice.random() < 0.1  # while it starts
+            lasts = dice.uniform(0, LIFE_SECONDS_MAX)
+            running = lives.begin(dies_at=point)
+            if not early:
+                running.wait_up()
+            _kill(running, lasts, figures)
+            killed()
+        end(lives)
     figures.account = audit(folder)
     figures.seconds = time.monotonic() - began
     return figures
@@ -121,19 +129,19 @@ def besiege(folder: Path, seed: int, kills: int, killed: Callable[[], None] = la
 def besiege_two(folder: Path, seed: int, kills: int, killed: Callable[[], None] = lambda: None) -> Figures:
     """As `besiege`, with two processes on the file, of which one is killed each time, while the other goes on."""
     dice, figures, began = Random(seed), Figures(), time.monotonic()
-    lives = Lives(folder)
-    pair = {prefix: lives.begin(prefix) for prefix in "ab"}
-    for _ in range(kills):
-        prefix = dice.choice("ab")
-        running = pair[prefix]
-        running.wait_up()
-        _kill(running, dice.uniform(0, LIFE_SECONDS_MAX), figures)
-        pair[prefix] = lives.begin(prefix, dies_at=random_point(dice) if dice.random() < 0.5 else None)
-        killed()
-    for running in pair.values():
-        running.kill()
-    for prefix in "ab":
-        end(lives, prefix)
+    with Lives(folder) as lives:
+        pair = {prefix: lives.begin(prefix) for prefix in "ab"}
+        for _ in range(kills):
+            prefix = dice.choice("ab")
+            running = pair[prefix]
+            running.wait_up()
+            _kill(running, dice.uniform(0, LIFE_SECONDS_MAX), figures)
+            pair[prefix] = lives.begin(prefix, dies_at=random_point(dice) if dice.random() < 0.5 else None)
+            killed()
+        for running in pair.values():
+            running.kill()
+        for prefix in "ab":
+            end(lives, prefix)
     figures.account = audit(folder)
     figures.seconds = time.monotonic() - began
     return figures
@@ -142,21 +150,21 @@ def besiege_two(folder: Path, seed: int, kills: int, killed: Callable[[], None] 
 def stop_beyond_the_lease(folder: Path, seed: int, stops: int, *, lease_seconds: float = 1.0) -> Figures:
     """Let one of two processes stand still for longer than its leases, again and again; audit what is left."""
     dice, figures, began = Random(seed), Figures(), time.monotonic()
-    lives = Lives(folder)
-    pair = [lives.begin(prefix, lease_seconds=lease_seconds) for prefix in "ab"]
-    for running in pair:
-        running.wait_up()
-    for _ in range(stops):
-        running = dice.choice(pair)
-        assert running.wait_end(dice.uniform(0, LIFE_SECONDS_MAX)) is None
-        running.signal(signal.SIGSTOP)
-        assert running.wait_end(dice.uniform(1, 2) * lease_seconds) is None
-        running.signal(signal.SIGCONT)
-    assert pair[0].wait_end(LIFE_SECONDS_MAX) is None
-    for running in pair:
-        running.kill()
-    for prefix in "ab":
-        end(lives, prefix)
+    with Lives(folder) as lives:
+        pair = [lives.begin(prefix, lease_seconds=lease_seconds) for prefix in "ab"]
+        for running in pair:
+            running.wait_up()
+        for _ in range(stops):
+            running = dice.choice(pair)
+            assert running.wait_end(dice.uniform(0, LIFE_SECONDS_MAX)) is None
+            running.signal(signal.SIGSTOP)
+            assert running.wait_end(dice.uniform(1, 2) * lease_seconds) is None
+            running.signal(signal.SIGCONT)
+        assert pair[0].wait_end(LIFE_SECONDS_MAX) is None
+        for running in pair:
+            running.kill()
+        for prefix in "ab":
+            end(lives, prefix)
     figures.account = audit(folder, stopped=True)
     figures.seconds = time.monotonic() - began
     return figures
@@ -169,18 +177,19 @@ def terminate_under_load(folder: Path, seed: int, times: int, *, drain_seconds: 
         What it came to, and the longest that an end took, in seconds.
     """
     dice, figures, began = Random(seed), Figures(), time.monotonic()
-    lives, longest = Lives(folder), 0.0
-    for _ in range(times):
-        running = lives.begin(drain_seconds=drain_seconds, seconds_async=3 * drain_seconds, failures=0)
-        running.wait_up()
-        assert running.wait_end(dice.uniform(0.1, LIFE_SECONDS_MAX)) is None
-        told = time.monotonic()
-        running.signal(signal.SIGTERM)
-        code = running.wait_end()
-        longest = max(longest, time.monotonic() - told)
-        running.kill()
-        assert code == 0, f"a drain ended with {code}; see {folder / 'log'}"
-    end(lives, failures=0)
+    longest = 0.0
+    with Lives(folder) as lives:
+        for _ in range(times):
+            running = lives.begin(drain_seconds=drain_seconds, seconds_async=3 * drain_seconds, failures=0)
+            running.wait_up()
+            assert running.wait_end(dice.uniform(0.1, LIFE_SECONDS_MAX)) is None
+            told = time.monotonic()
+            running.signal(signal.SIGTERM)
+            code = running.wait_end()
+            longest = max(longest, time.monotonic() - told)
+            running.kill()
+            assert code == 0, f"a drain ended with {code}; see {folder / 'log'}"
+        end(lives, failures=0)
     figures.account = audit(folder, given_back=True)
     figures.seconds = time.monotonic() - began
     return figures, longest
@@ -206,19 +215,19 @@ def _kill(running: Running, after: float, figures: Figures) -> None:
 def fill_the_disk(folder: Path, disk: Path, seed: int) -> Figures:
     """Let *disk*, a small file system, be full for a while under a process at work; audit what is left."""
     dice, figures, began = Random(seed), Figures(), time.monotonic()
-    lives = Lives(folder, disk / "store.db")
-    running = lives.begin()
-    running.wait_up()
-    for _ in range(2):
-        assert running.wait_end(dice.uniform(0, LIFE_SECONDS_MAX)) is None
-        with (disk / "ballast").open("wb", buffering=0) as ballast, suppress(OSError):
-            while True:
-                ballast.write(bytes(4_096))
-        assert running.wait_end(dice.uniform(1, 2)) is None
-        (disk / "ballast").unlink()
-    assert running.wait_end(LIFE_SECONDS_MAX) is None
-    running.kill()
-    end(lives)
+    with Lives(folder, disk / "store.db") as lives:
+        running = lives.begin()
+        running.wait_up()
+        for _ in range(2):
+            assert running.wait_end(dice.uniform(0, LIFE_SECONDS_MAX)) is None
+            with (disk / "ballast").open("wb", buffering=0) as ballast, suppress(OSError):
+                while True:
+                    ballast.write(bytes(4_096))
+            assert running.wait_end(dice.uniform(1, 2)) is None
+            (disk / "ballast").unlink()
+        assert running.wait_end(LIFE_SECONDS_MAX) is None
+        running.kill()
+        end(lives)
     figures.account = audit(folder, disk / "store.db")
     figures.seconds = time.monotonic() - began
     return figures

@@ -48,12 +48,12 @@ def test_kills_of_one_of_two_processes_lose_nothing_and_repeat_nothing(tmp_path:
 
 
 def test_a_process_may_die_at_each_point(tmp_path: Path) -> None:
-    lives = Lives(tmp_path)
-    for point in POINTS:
-        running = lives.begin(dies_at=(point, 3))
-        assert running.wait_end() == -9, point
-        running.kill()
-    end(lives)
+    with Lives(tmp_path) as lives:
+        for point in POINTS:
+            running = lives.begin(dies_at=(point, 3))
+            assert running.wait_end() == -9, point
+            running.kill()
+        end(lives)
     account = audit(tmp_path)
     assert account.faults == []
     assert account.repeated

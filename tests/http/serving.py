@@ -122,4 +122,4 @@ class Served:
     @property
     def threads(self) -> int:
         """How many threads the process has."""
-        return len(os.listdir(f"/proc/{self.process.pid}/task"))
+        return len(list(Path(f"/proc/{self.process.pid}/task").iterdir()))

@@ -105,7 +105,12 @@ def posted(*headers: tuple[str, str]) -> Scope:
 def test_a_request_reaches_the_app_as_wsgi_has_it() -> None:
     scope = Scope(
         Headers(
-            ("host", "localhost"), ("content-type", "a/b"), ("x-one", "1"), ("x-one", "2"), ("x_two", "3"), ("x-two", "4")
+            ("host", "localhost"),
+            ("content-type", "a/b"),
+            ("x-one", "1"),
+            ("x-one", "2"),
+            ("x_two", "3"),
+            ("x-two", "4"),
         ),
         path="/a b/é/%",
         query_string="a=%20",
@@ -214,7 +219,7 @@ class Kitchen:
         for _ in range(parked):
             proto = Proto()
             callers.append((proto, asyncio.ensure_future(bridge.__rsgi__(Scope(), proto))))
-        while bridge.parked < parked:
+        while bridge.parked < parked:  # noqa: ASYNC110 - it tells nobody
             await asyncio.sleep(0)
         return callers
 
@@ -266,7 +271,7 @@ def test_a_caller_that_has_gone_waits_no_more() -> None:
         [(proto, task)] = await kitchen.open(server)
         proto.gone.set()
         await task
-        while not kitchen.left:
+        while not kitchen.left:  # noqa: ASYNC110 - as above
             await asyncio.sleep(0)
         assert (proto.answered, server.parked) == (None, 0)
 

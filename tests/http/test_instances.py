@@ -96,10 +96,10 @@ def test_start_makes_the_object(client: Asker, runner: Runner) -> None:
     assert (started["kind"], started["caller"], started["input"]) == ("started", "ann", 3)
 
 
-@pytest.mark.parametrize("guests, status, cls", [(-1, 418, "Rejected"), (13, 500, "HandlerFailed"), (14, 500, "HandlerFailed")])
-def test_start_may_refuse(
-    client: Asker, guests: int, status: int, cls: str, caplog: pytest.LogCaptureFixture
-) -> None:
+@pytest.mark.parametrize(
+    "guests, status, cls", [(-1, 418, "Rejected"), (13, 500, "HandlerFailed"), (14, 500, "HandlerFailed")]
+)
+def test_start_may_refuse(client: Asker, guests: int, status: int, cls: str, caplog: pytest.LogCaptureFixture) -> None:
     problem = client.problem("POST", "/workflows/Visit", guests, status=status)
     assert problem["class"] == cls
     assert "4711" not in str(problem)
@@ -285,7 +285,7 @@ def test_history_comes_in_pages(client: Asker) -> None:
     for _ in range(5):
         client.post(f"{path}/events/put", {"name": "tea"}, headers={"X-Asyncflow-Caller": "ann"})
     entries: list[dict[str, Any]] = []
-    token = ""
+    token: str | None = ""
     while token is not None:
         page = client.get(f"{path}/history?page_size=2&page_token={token}").get_json()
         entries += page["entries"]

@@ -1,4 +1,4 @@
-"""The one parser at the edge: what is JSON passes unchanged, what is hostile is refused at once and costs next to nothing."""
+"""The one parser at the edge: what is JSON passes unchanged, what is hostile is refused at once and costs little."""
 
 import json
 import math
@@ -81,11 +81,12 @@ HOSTILE: dict[str, bytes] = {
 @pytest.mark.parametrize("body", HOSTILE.values(), ids=HOSTILE.keys())
 def test_hostile_json_is_refused_within_50_ms_and_64_mib(body: bytes) -> None:
     best = math.inf
-    for _ in range(5):  # the machine may be busy with other things: one try in peace is enough
-        began = time.perf_counter()
+    # The machine may be busy with other things: what counts is this thread's own time, and one try in peace.
+    for _ in range(5):
+        began = time.thread_time()
         with pytest.raises(AsyncflowError) as refused:
             parse_json(body)
-        best = min(best, time.perf_counter() - began)
+        best = min(best, time.thread_time() - began)
         assert type(refused.value) is (TooLarge if len(body) > MOST else Malformed)
         assert len(refused.value.message) < 300
     assert best <= 0.050
@@ -111,7 +112,7 @@ def test_hostile_json_leaves_no_memory_behind() -> None:
     "text, value",
     [
         ("null", None),
-        (" [1, 2.5, true, \"a\"] \n", [1, 2.5, True, "a"]),
+        (' [1, 2.5, true, "a"] \n', [1, 2.5, True, "a"]),
         ("9007199254740991", 2**53 - 1),
         ("-9007199254740991", 1 - 2**53),
         ("1e308", 1e308),
@@ -134,18 +135,16 @@ def test_what_is_as_long_as_may_be_is_taken() -> None:
     assert len(parse_json(b'"' + b"x" * (MOST - 2) + b'"')) == MOST - 2
 
 
+TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
 SCALARS = (
     st.none()
     | st.booleans()
     | st.integers(1 - 2**53, 2**53 - 1)
     | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"))
+    | TEXTS
 )
 VALUES = st.recursive(
-    SCALARS,
-    lambda inner: st.lists(inner, max_size=4)
-    | st.dictionaries(st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0")), inner, max_size=4),
-    max_leaves=12,
+    SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXTS, inner, max_size=4), max_leaves=12
 )
 
 
@@ -156,7 +155,7 @@ def test_all_restricted_json_is_taken(value: Any, ascii_only: bool) -> None:
 
 @given(st.binary(max_size=40) | st.text('[]{}",:\\u0d8e1 ', max_size=40).map(str.encode))
 def test_no_text_is_taken_for_something_else(text: bytes) -> None:
-    """Whatever is taken, the standard parser reads the same in it; whatever is refused is refused by an error of ours."""
+    """What is taken, the standard parser reads alike; what is refused is refused by an error of ours."""
     try:
         value = parse_json(text)
     except Malformed:

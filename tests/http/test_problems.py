@@ -7,10 +7,19 @@ from typing import Any
 
 import pytest
 from flask import Flask
-from werkzeug.exceptions import HTTPException, default_exceptions
+from werkzeug.exceptions import default_exceptions
 
 from asyncflow import errors
-from asyncflow.errors import AsyncflowError, Awaited, Failure, InvalidInput, NotAwaited, Pending, Rejected, TerminalError
+from asyncflow.errors import (
+    AsyncflowError,
+    Awaited,
+    Failure,
+    InvalidInput,
+    NotAwaited,
+    Pending,
+    Rejected,
+    TerminalError,
+)
 from asyncflow.state import InvalidState
 from runner.client import error_of
 from runner.http.problems import OWN, TABLE, TYPE, problem_of
@@ -25,11 +34,13 @@ def made(cls: type[BaseException]) -> BaseException:
     """An error of *cls* with all it can have."""
     if cls is errors.Cancelled:
         return cls("why")
-    details = {"errors": [{"path": "a/0", "message": "no"}]} if cls is InvalidInput else {"a": [1, None]}
-    if issubclass(cls, NotAwaited):
-        return cls("why", awaits=[Awaited(event="go", thread="main", role=["clerk"], schema=None)], details=details)
+    if cls is InvalidInput:
+        return InvalidInput("why", errors=[{"path": "a/0", "message": "no"}])
+    if cls is NotAwaited:
+        awaited = Awaited.model_validate({"event": "go", "thread": "main", "role": ["clerk"], "schema": None})
+        return NotAwaited("why", awaits=[awaited], details={"a": [1, None]})
     assert issubclass(cls, AsyncflowError)
-    return cls("why", details=details)
+    return cls("why", details={"a": [1, None]})
 
 
 def below(cls: type[BaseException]) -> Iterator[type[BaseException]]:
@@ -40,7 +51,9 @@ def below(cls: type[BaseException]) -> Iterator[type[BaseException]]:
 
 def test_every_class_has_a_row() -> None:
     """Nothing falls back to the root: a new class must say what it is over HTTP. `Pending` is none: it is a 202."""
-    ours = {cls for cls in {*below(AsyncflowError), *error_classes()} if cls.__module__.partition(".")[0] == "asyncflow"}
+    ours = {
+        cls for cls in {*below(AsyncflowError), *error_classes()} if cls.__module__.partition(".")[0] == "asyncflow"
+    }
     assert len(ours) > 20
     by_itself = {Pending, errors.Uncertain, errors.Failure}
     assert ours - by_itself <= TABLE.keys()
@@ -51,7 +64,7 @@ def test_every_class_has_a_row() -> None:
 def test_every_row_is_told_as_it_says(cls: type[BaseException]) -> None:
     status, title = TABLE[cls]
     if status == OWN:
-        status = cls.code  # type: ignore[attr-defined]
+        status = vars(cls).get("code", 500)
     else:
         assert getattr(cls, "code", None) == status, "the code of a class and its row say the same"
     app = Flask(__name__)
@@ -84,10 +97,7 @@ def test_a_client_makes_the_same_error_of_it(cls: type[AsyncflowError]) -> None:
     again = error_of(response.status_code, response.get_json(force=True) if response.is_json else {})
     assert type(again) is cls
     assert (again.message, again.code) == (error.message, error.code)
-    if isinstance(error, InvalidInput) and isinstance(again, InvalidInput):
-        assert again.errors == error.errors
-    else:
-        assert again.details == error.details
+    assert again.details == error.details
 
 
 def test_a_class_of_the_users_own_is_told_as_what_it_is_made_from() -> None:
@@ -102,15 +112,15 @@ def test_a_class_of_the_users_own_is_told_as_what_it_is_made_from() -> None:
     assert problem_of(SoldOut("no", code=200)).status_code == 410
 
 
-@pytest.mark.parametrize("cls", sorted(default_exceptions.values(), key=lambda cls: cls.code or 0), ids=lambda cls: cls.__name__)
-def test_what_the_router_says_is_told_alike(cls: type[HTTPException]) -> None:
+@pytest.mark.parametrize("code", sorted(default_exceptions))
+def test_what_the_router_says_is_told_alike(code: int) -> None:
     app = Flask(__name__)
 
     @app.get("/")
     def fail() -> Any:
-        return problem_of(cls("why"))
+        return problem_of(default_exceptions[code]("why"))
 
-    problem = Asker(app.test_client()).ask("GET", "/", status=cls.code).get_json(force=True)
+    problem = Asker(app.test_client()).ask("GET", "/", status=code).get_json(force=True)
     assert problem.keys() == {"type", "title", "status", "detail"}
 
 
@@ -138,12 +148,10 @@ def test_the_table_is_that_of_the_contract() -> None:
     rows = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \| ([^|]+) \|", INTERFACES.read_text("utf-8"), re.MULTILINE)
     checked = 0
     for names, codes in rows:
-        classes = [getattr(errors, name, None) for name in re.findall(r"\w+", names)]
-        if not all(classes):
-            continue
         numbers = [int(code) for code in re.findall(r"\d{3}", codes)] or [OWN]
-        for position, cls in enumerate(classes):
-            assert cls is not None
-            assert TABLE[cls][0] == numbers[min(position, len(numbers) - 1)], cls
-            checked += 1
+        for position, name in enumerate(re.findall(r"\w+", names)):
+            cls = getattr(errors, name, None)
+            if cls is not None:
+                assert TABLE[cls][0] == numbers[min(position, len(numbers) - 1)], name
+                checked += 1
     assert checked >= 17

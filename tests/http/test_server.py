@@ -2,7 +2,6 @@
 
 import os
 import signal
-import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -224,15 +223,17 @@ def test_callers_that_have_gone_are_forgotten(serving: Serve) -> None:
     served = serving()
     served.ask("POST", "/workflows/Basket?id=b")
     files = Path(f"/proc/{served.process.pid}/fd")
-    before = len(os.listdir(files))
+    before = len(list(files.iterdir()))
     lines = [served.line() for _ in range(50)]
     for line in lines:
         line.send("GET", "/workflows/Basket/b?wait=60&since=1000")
-    while len(os.listdir(files)) < before + 50:
+    while len(list(files.iterdir())) < before + 50:
         served.ask("GET", "/healthz")
     for line in lines:
         line.close()
-    while len(os.listdir(files)) > before + 5:  # their connections are closed on our side too, long before the minute
+    while (
+        len(list(files.iterdir())) > before + 5
+    ):  # their connections are closed on our side too, long before the minute
         served.ask("GET", "/healthz")
 
 
@@ -244,7 +245,7 @@ ACKNOWLEDGED_PER_ROUND = 150
 
 
 def test_nothing_acknowledged_is_lost_when_it_is_killed_under_load(serving: Serve, tmp_path: Path) -> None:
-    """Senders note what was answered, in a ledger that is only appended to; what is in doubt they send again by its key."""
+    """Senders note what was answered in a ledger that is only appended to; what is in doubt they send again."""
     ledger: list[str] = []
     enough = threading.Semaphore(0)
     current: list[Served] = [serving()]
@@ -269,7 +270,9 @@ def test_nothing_acknowledged_is_lost_when_it_is_killed_under_load(serving: Serv
                 continue
             name = f"{who}-{number}"
             try:
-                reply = connection.ask("POST", f"/workflows/Basket/b-{who}/events/put", {"name": name}, Idempotency_Key=name)
+                reply = connection.ask(
+                    "POST", f"/workflows/Basket/b-{who}/events/put", {"name": name}, Idempotency_Key=name
+                )
             except (OSError, ValueError):
                 connection.close()
                 connection = None  # in doubt: the same once more
@@ -307,5 +310,3 @@ def test_nothing_acknowledged_is_lost_when_it_is_killed_under_load(serving: Serv
     # One more for each sender at most: what was done, and not acknowledged before the end.
     assert sum(there.values()) - len(ledger) <= SENDERS
     assert max(there.values()) == 1
-
-

@@ -178,7 +178,8 @@ class Listening:
 
     def ask(self, *arguments: Any, **options: Any) -> "Future[TestResponse]":
         asked = self._pool.submit(Asker(self._app.test_client()).ask, *arguments, **options)
-        assert self._listens.acquire(timeout=PATIENCE) or asked.result(0)
+        if not self._listens.acquire(timeout=PATIENCE):
+            raise AssertionError(f"nobody listens: {asked.result(0).text}")
         return asked
 
 
@@ -214,7 +215,10 @@ def test_a_long_poll_without_news_is_304(client: Asker, runner: Runner) -> None:
     assert runner.bell._listeners == {}
 
 
-@pytest.mark.parametrize("query", ["wait=1", "wait=x&since=1", "wait=-1&since=1", "wait=inf&since=1", "since=x", "since=-1", "since=1e3", "since="])
+@pytest.mark.parametrize(
+    "query",
+    ["wait=1", "wait=x&since=1", "wait=-1&since=1", "wait=inf&since=1", "since=x", "since=-1", "since=1e3", "since="],
+)
 def test_a_long_poll_that_is_none_is_400(client: Asker, query: str) -> None:
     path = client.start("Basket", "b-1")
     assert client.problem("GET", f"{path}?{query}", status=400)["class"] == "Malformed"
@@ -249,7 +253,9 @@ def test_an_event_that_comes_while_a_step_runs_is_answered_after_it(
     key = {"Idempotency-Key": "k-1"}
     pending = client.post(f"{path}/events/order", "bread", 202, headers={**key, "Prefer": "wait=0"})
     assert pending.get_json() == {"idempotency_key": "k-1"}
-    again = [listening.ask("POST", f"{path}/events/order", "bread", headers={**key, "Prefer": "wait=60"}) for _ in range(2)]
+    again = [
+        listening.ask("POST", f"{path}/events/order", "bread", headers={**key, "Prefer": "wait=60"}) for _ in range(2)
+    ]
     assert not any(one.done() for one in again)
     gate.open()
     assert [one.result(PATIENCE).get_json() for one in again] == [1, 1]
@@ -293,7 +299,13 @@ def test_a_patience_that_is_none_is_400(client: Asker, prefer: str) -> None:
 def test_patience_is_at_most_a_minute(app: Flask) -> None:
     from runner.http.edge import long_poll, patience
 
-    for said, seconds in (("wait=5", 5), ("wait=0.5", 0.5), ("wait=61", 60), ("wait=999999", 60), ("return=minimal", 10)):
+    for said, seconds in (
+        ("wait=5", 5),
+        ("wait=0.5", 0.5),
+        ("wait=61", 60),
+        ("wait=999999", 60),
+        ("return=minimal", 10),
+    ):
         with app.test_request_context(headers={"Prefer": said}) as context:
             assert patience(context.request) == seconds
     with app.test_request_context("/?wait=3600&since=3") as context:

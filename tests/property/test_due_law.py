@@ -1,12 +1,12 @@
 """The law of `due_at` (rule 20): before it a wake-up changes nothing, at it a wake-up changes something.
 
-Documents are reached by random calls of the engine's own functions: events, results, failures, lapses, operators' words, clocks
-that move by little and by much, workers with little room, and code that does not know a position.
+Documents are reached by random calls of the engine's own functions: events, results, failures, lapses, operators'
+words, clocks that move by little and by much, workers with little room, and code that does not know a position.
 """
 
 import json
-from datetime import UTC, datetime, timedelta
-from itertools import count
+from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any, Final
 
 import pytest
@@ -38,18 +38,13 @@ from asyncflow import (
     WaitUntil,
     When,
     Workflow,
-    engine,
     event,
-    limits,
 )
 from asyncflow.activation import Activation
-from asyncflow.codec import decode
-from asyncflow.definition import Body, Definition
-from asyncflow.instance import Message
-from asyncflow.leases import Run, failed, finished, lapsed, release, renew, take
-from asyncflow.write import decide, seal
+from asyncflow.definition import Definition
+from asyncflow.leases import Run, failed, lapsed, release, renew
+from tests.unit.documents import START, Stored
 
-START: Final = datetime(2024, 5, 1, tzinfo=UTC)
 QUICK: Final = Retry(max_attempts=3, delay=timedelta(minutes=1), exhausted="raise")
 SCARCE: Final = Retry(max_attempts=2, delay=timedelta(minutes=1))
 
@@ -233,47 +228,19 @@ CALLS: Final = st.lists(
 )
 
 
-class Drive:
-    """One instance, driven as a runner does, with what a store holds of it."""
+class Drive(Stored):
+    """One instance, driven as a runner does; every document that is saved is held against the law."""
 
-    def __init__(self, workflow: Base) -> None:
-        self.definition: Definition[Any] = Definition.of(type(workflow))
-        self.now = START
-        self.stored = (b"", self.definition.codec.dump(workflow))
-        self.flights: list[Run] = []
-        self.numbers = count()
-        self.write(room=0, load=self.fresh)
-
-    def fresh(self) -> Activation:
-        instance = engine.start(self.definition, self.stored[1], id="i", uid="u", now=self.now)
-        return Activation(self.definition, self.body(), instance, self.now)
-
-    def body(self) -> Body[Any]:
-        return self.definition.body(self.stored[1])
-
-    def load(self, now: datetime | None = None) -> Activation:
-        instance = decode(*self.stored)
-        return Activation(self.definition, self.body(), instance, now or self.now, size=sum(map(len, self.stored)))
-
-    def take(self, act: Activation, room: int) -> list[Run]:
-        return take(act, lambda: f"token-{next(self.numbers)}", room=room)
-
-    def write(self, *messages: Message, room: int, load: Any = None) -> None:
-        act, runs = decide(load or self.load, messages, lambda act: self.take(act, room))
+    def keep(self, act: Activation, runs: Sequence[Run] = ()) -> Sequence[Run]:
+        kept = super().keep(act, runs)
         if act.changed:
-            self.stored = (act.document, act.instance.state)
-            self.flights += runs
             self.check()
+        return kept
 
     # -- the law -------------------------------------------------------------------------------------------------------
 
-    def wake(self, at: datetime) -> Activation:
-        """Wake the stored document at an instant, with room for all its steps; nothing is kept."""
-        act, _ = decide(lambda: self.load(at), (), lambda act: self.take(act, 1_000))
-        return act
-
     def check(self) -> None:
-        instance = decode(*self.stored)
+        instance = self.instance
         if instance.ended:
             assert instance.due_at is None
             return
@@ -287,9 +254,7 @@ class Drive:
             assert not act.changed, f"due at {due}, and a wake-up at {at} changed {act.records or act.document!r}"
         if due is not None:
             act = self.wake(max(due, self.now))
-            assert what(act.document or self.stored[0]) != what(self.stored[0]), (
-                f"due at {due}, and a wake-up changed nothing"
-            )
+            assert what(act.document or self.text) != what(self.text), f"due at {due}, and a wake-up changed nothing"
 
     # -- calls ---------------------------------------------------------------------------------------------------------
 
@@ -298,40 +263,30 @@ class Drive:
         if verb == "wake":
             self.write(room=number)
         elif verb == "send":
-            self.post("event", name=EVENTS[number])
+            self.send(EVENTS[number])
         elif verb == "say":
-            self.post(VERBS[number])
+            self.say(VERBS[number])
         elif verb == "clock":
-            due = decode(*self.stored).due_at
-            moves = [1, 60, 3_600, 200_000]
-            at = self.now + timedelta(seconds=moves[number % 4])
+            due = self.instance.due_at
+            at = self.now + timedelta(seconds=[1, 60, 3_600, 200_000][number % 4])
             self.now = max(self.now, due) if number > 3 and due is not None else at
-        elif self.flights:
-            self.end(verb, self.flights.pop(number % len(self.flights)))
-
-    def post(self, kind: str, name: str = "") -> None:
-        self.write(Message(f"m-{next(self.numbers)}", kind, self.now, name=name), room=0)
+        elif self.runs:
+            self.end(verb, self.runs.pop(number % len(self.runs)))
 
     def end(self, verb: str, run: Run) -> None:
         errors = {"fail": ValueError("no"), "terminal": TerminalError("no"), "time out": TimeoutError()}
         if verb == "finish":
-            self.write(finished(run, run.call(), at=self.now), room=1)
+            self.finish(run, room=1)
         elif verb in errors:
             if run.alone:
                 run.body.revert()
             self.write(failed(run, errors[verb], at=self.now), room=1)
         elif verb == "lapse":
-            self.write(lapsed(run, at=self.now), room=0)
-        else:
-            act = self.load()
-            if verb == "renew" and renew(act, run.token, run.timeout):
-                self.flights.append(run)
-            elif verb == "release":
-                release(act, run.token)
-            engine.advance(act)
-            if seal(act):
-                self.stored = (act.document, act.instance.state)
-                self.check()
+            self.write(lapsed(run, at=self.now))
+        elif verb == "release":
+            self.operate(lambda act: release(act, run.token))
+        elif self.operate(lambda act: renew(act, run.token, run.timeout)):
+            self.runs.append(run)
 
 
 def what(text: bytes) -> dict[str, Any]:
@@ -361,38 +316,22 @@ def test_the_law_holds_when_the_code_changes_and_changes_back(
         drive.call(*call)
     note("other code")
     drive.definition = Definition.of(codes[1])
-    drive.flights = []
-    drive.write(room=0)
+    drive.runs = []
+    drive.write()
     for call in more:
         drive.call(*call)
     drive.definition = Definition.of(codes[0])
-    drive.flights = []
+    drive.runs = []
     note("the code is back")
-    drive.write(room=0)
+    drive.write()
     for call in calls:
         drive.call(*call)
 
 
-def test_a_thread_that_was_stopped_for_walking_too_far_leaves_nothing_due() -> None:
-    class Runaway(Base):
-        def definition(self) -> Section[Any]:
-            return S(
-                WaitFor("first", timedelta(hours=1)),
-                For("loop", True, Try(For("empty", lambda: self.n > 0, Step(self.work)))),
-            )
-
-    drive = Drive(Runaway())
-    drive.now += timedelta(hours=1)
-    act = drive.wake(drive.now)
-    assert act.statements > limits.STATEMENTS_PER_WRITE
-    drive.stored = (act.document, act.instance.state)
-    for _ in range(2):
-        drive.now += timedelta(minutes=1)
-        act = drive.wake(drive.now)
-        drive.stored = (act.document, act.instance.state) if act.changed else drive.stored
-    assert decode(*drive.stored).due_at is None
-    with pytest.raises(AssertionError, match="changed nothing"):
-        # The law itself can fail: a document that says it is due for no reason.
-        drive.stored = (drive.stored[0].replace(b'"pc":', b'"due_at":"2024-05-01T00:00:00Z","pc":', 1), drive.stored[1])
-        drive.definition = Definition.of(Timers)
+@pytest.mark.parametrize("due", ["2024-05-01T00:00:00Z", "2030-05-01T00:00:00Z", None])
+def test_the_law_itself_can_fail(due: str | None) -> None:
+    drive = Drive(Timers())
+    drive.check()
+    drive.text = json.dumps({**json.loads(drive.text), "due_at": due}).encode()
+    with pytest.raises(AssertionError, match="changed"):
         drive.check()

@@ -2,12 +2,14 @@
 
 import threading
 import time
+from collections.abc import Sequence
 from datetime import timedelta
 
 import pytest
 
 from asyncflow import Return, S, Section, Step, Try, Uncertain, Workflow
 from runner import Runner
+from runner.stores.base import Outcomes, Write
 from tests.runner.conftest import Open
 from tests.runner.gates import PATIENCE, Gate
 
@@ -100,8 +102,19 @@ def test_a_drain_waits_for_what_runs_and_takes_nothing_more(
     assert next_one.get(workflow, later.id).result(PATIENCE) == 1
 
 
-def test_an_async_step_that_is_stopped_is_given_back_with_its_attempt(working: Open, url: str, gate: Gate) -> None:
+@pytest.mark.parametrize("disk", ["quick", "slow"])
+def test_an_async_step_that_is_stopped_is_given_back_with_its_attempt(
+    disk: str, working: Open, url: str, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
     runner = working(Async, store=url, concurrency=50)
+    if disk == "slow":
+        commit = runner.store.commit
+
+        def slow(writes: Sequence[Write]) -> Outcomes:
+            threading.Event().wait(0.05)  # what a worn disk takes
+            return commit(writes)
+
+        monkeypatch.setattr(runner.store, "commit", slow)
     handles = [runner.start(Async()) for _ in range(50)]
     gate.wait(here=50)
     runner.drain(AT_ONCE)

@@ -70,10 +70,9 @@ def test_of_a_traceback_the_end_is_kept() -> None:
             raise ValueError("the end of it " + "x" * limits.TRACEBACK_BYTES)
         fall(depth - 1)
 
-    try:
+    with pytest.raises(ValueError, match="the end of it") as caught:
         fall(5)
-    except ValueError as error:
-        failure = stored(error)
+    failure = stored(caught.value)
     assert len(failure.traceback.encode()) <= limits.TRACEBACK_BYTES
     assert failure.traceback.startswith("…")
     assert failure.traceback.rstrip().endswith("xxx")

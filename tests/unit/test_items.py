@@ -1,6 +1,6 @@
 """Live items: keys that go, containers that change, and callables of items that fail (DESIGN 2, rules 2, 4)."""
 
-from datetime import timedelta
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -64,7 +64,7 @@ class Base(Workflow):
         return Go("control", For("for ever", True, Select("control", *(On(one) for one in events))))
 
 
-def run(workflow: Base, **arguments: Any) -> Simulation[Any]:
+def run(workflow: Workflow, **arguments: Any) -> Simulation[Any]:
     return simulate(workflow, evict=True, skip_backoff=False, **arguments)
 
 
@@ -262,7 +262,7 @@ class Orders(Workflow):
     def line(self, kind: str) -> Section[Any]:
         done = Step("done", self.note, undo=self.fail if kind == "undo" else self.note)
         go = WaitEvent("go")
-        return {
+        bodies: dict[str, Callable[[], Section[Any]]] = {
             "select": lambda: S(go),
             "try": lambda: S(Try(done, go).Except(Exception, Step(self.note)).Finally(Step(self.note))),
             "parallel": lambda: S(Parallel("p", S(done, go), S(WaitEvent("go too")))),
@@ -273,7 +273,8 @@ class Orders(Workflow):
             "finally": lambda: S(Try(done).Finally(go)),
             "undo": lambda: S(Try(done, Raise(ValueError())).Except(ValueError, go)),
             "empty": S,
-        }[kind]()
+        }
+        return bodies[kind]()
 
 
 def orders(kind: str, outer: int, inner: int) -> Orders:
@@ -297,7 +298,7 @@ def orders(kind: str, outer: int, inner: int) -> Orders:
 def test_a_key_may_go_whatever_its_item_is_at(kind: str, outer: int, inner: int) -> None:
     held = {"slow"} if kind == "then" else set()
     for keys in (["a"], ["b"], ["o1"], ["a", "b"], ["o2", "c"], ["o1", "o2"]):
-        sim = run(orders(kind, outer, inner), hold=held)  # type: ignore[arg-type]
+        sim = run(orders(kind, outer, inner), hold=held)
         kept = simulate(type(sim.state)(), hold=held, skip_backoff=False)
         for key in keys:
             sim.send("drop", key)
@@ -318,4 +319,3 @@ def test_the_result_of_an_item_that_is_gone_is_dropped() -> None:
     assert sim.state == before
     sim.held("slow", thread="orders/o1/lines/b").finish()
     assert sim.state.log == ["put"]
-    assert sim.advance(timedelta(days=1)) is None

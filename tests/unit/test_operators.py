@@ -31,6 +31,7 @@ from asyncflow import (
     event,
     simulate,
 )
+from asyncflow.leases import failed
 from tests.unit.documents import Stored
 
 ONCE = Retry(max_attempts=1)
@@ -214,8 +215,6 @@ def test_without_a_thread_a_verb_is_for_every_parked_thread_and_for_no_other() -
         stored.write(room=9)
         for run_ in list(stored.runs):
             stored.runs.remove(run_)
-            from asyncflow.leases import failed
-
             stored.write(failed(run_, ValueError("no"), at=stored.now))
     assert {name for name, thread in stored.instance.threads.items() if thread.status == "Paused"} == {"p/a", "p/b"}
     answer = stored.say("skip")

@@ -16,7 +16,7 @@ class Box(BaseModel):
     model_config = ConfigDict(extra="forbid")
     n: int = 1
 
-    @computed_field
+    @computed_field  # type: ignore[prop-decorator]
     @property
     def double(self) -> int:
         return self.n * 2

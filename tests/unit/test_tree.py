@@ -230,7 +230,8 @@ def test_items_that_raise_and_bodies_that_raise_are_told_from_items_that_are_gon
         items.places("a")
     assert failed.value.path == "each"
     assert isinstance(failed.value.__cause__, ValueError)
-    broken = link_definition(S(ForEach("each", lambda: {}["x"], items.body)))
+    nothing: dict[str, dict[str, Item]] = {}
+    broken = link_definition(S(ForEach("each", lambda: nothing["x"], items.body)))
     with pytest.raises(ItemsFailed) as failed:
         broken.item("each", "a")
     assert isinstance(failed.value.__cause__, KeyError)
