@@ -309,7 +309,7 @@ def invalid_input(errors: list[dict[str, str]]) -> InvalidInput:
     """The error of an input that does not fit, naming each place."""
     said = "; ".join(f"{one['path'] or '(input)'}: {one['message']}" for one in errors[:5])
     more = f" and {len(errors) - 5} more" if len(errors) > 5 else ""
-    return InvalidInput(f"the input does not fit its schema: {said}{more}", details={"errors": cast("JsonValue", errors)})
+    return InvalidInput(f"the input does not fit its schema: {said}{more}", details={"errors": cast("JsonValue", errors[:INPUT_ERRORS])})
 
 
 @dataclass(slots=True)

@@ -150,7 +150,7 @@ def _trim_seen(act: Activation) -> None:
             else:
                 kept.append(one)
         seen[:] = kept
-    if keyed:
+    if seen and keyed:
         _trim_answers(seen)
 
 

@@ -42,6 +42,10 @@ HAND_OUT: Final = 256
 """How many due instances are asked for at once."""
 REFILL_AT: Final = 0.75
 """At which part of its places a worker that was full asks for more: not for each one, since asking costs a query."""
+SPARE: Final = 8
+"""How many more instances are looked at than there are places, so that timers do not wait for long steps to end."""
+SPARE_SECONDS: Final = 0.5
+"""How often that many are looked at although that many wait for a place already."""
 STORE_AWAY_SECONDS: Final = 1.0
 """How long the look-out rests when the store does not answer."""
 
@@ -100,6 +104,7 @@ class Worker:
         """Who found no room, in order."""
         self._refused: dict[Key, None] = {}
         """Who found no room while hung actions kept all threads."""
+        self._spare_at = 0.0
         self._full = False
         """Due work is left in the store until there are places again: other processes may have some."""
         self._reserved = 0
@@ -255,21 +260,29 @@ class Worker:
 
     def _hand_out(self) -> None:
         # An instance at work mostly has an attempt in flight: more of them than places would be loaded only to wait.
-        room = min(HAND_OUT, self._concurrency - len(self._seats) - len(self._starved))
+        busy, starved = len(self._seats), len(self._starved)
+        # Timers need no place: as long as few wait for one, some more are looked at than there are places.
+        room = max(self._concurrency - busy, min(SPARE, self._concurrency + SPARE - busy)) - starved
         self._full = room <= 0
         if self._full:
-            return
+            if time.monotonic() < self._spare_at:
+                return
+            self._spare_at = time.monotonic() + SPARE_SECONDS
+            room = SPARE
+        room = min(HAND_OUT, room)
         for key in self._store.due(self._names, now=self._store.now(), limit=room, process=self._process):
             self._wake(Key(*key), True)
 
     async def _rest(self, changed: Any) -> Any:
         """Wait until something is due, another process has written, or somebody nudges."""
-        due = None if self._full or self._draining else self._store.next_due(self._names)
+        due = None if self._draining else self._store.next_due(self._names)
         until = time.monotonic() + RECOVER_SECONDS
         if due is not None:
             wait = max((due - self._store.now()).total_seconds(), 0.0)
             # Clocks under test stand still: then the poll below looks again, and an advance nudges.
             until = min(until, time.monotonic() + wait)
+            if self._full:
+                until = max(until, self._spare_at)
         while True:
             rest = until - time.monotonic()
             if rest <= 0:

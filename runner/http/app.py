@@ -13,6 +13,7 @@ from werkzeug.wrappers import Response
 from asyncflow.errors import AsyncflowError, Unavailable
 from asyncflow.state import InvalidState
 from runner.auth import admit
+from runner.http import edge
 from runner.http.health import Health
 from runner.http.problems import problem_of
 from runner.http.workflows import Workflows
@@ -56,6 +57,7 @@ def _gate(runner: Runner, *, insecure: bool) -> Callable[[], None]:
     def enter() -> None:
         if "asyncflow_caller" in g:  # the app has looked before its blueprint
             return
+        edge.check_target(request)
         g.asyncflow_caller = admit(request.headers, insecure=insecure)
         name = (request.endpoint or "").rpartition(".")[2]
         if runner.draining and name not in ALWAYS_OPEN:

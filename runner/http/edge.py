@@ -7,13 +7,17 @@ from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
 from flask import Request
-from werkzeug.exceptions import UnsupportedMediaType
+from werkzeug.exceptions import RequestURITooLarge, UnsupportedMediaType
 from werkzeug.http import parse_dict_header
 
 from asyncflow import limits
 from asyncflow.errors import InvalidInput, Malformed, PreconditionFailed
 from runner.json_text import parse_json
 
+TARGET_CHARACTERS_MAX: Final = 8_000
+"""Path and query together, as proxies allow: what stands there may come back in an error, or be laid down."""
+THREAD_CHARACTERS_MAX: Final = 2_000
+"""The id of a thread is names and keys of the workflow; one that lies with a message takes room in the document."""
 KEY_CHARACTERS_MAX: Final = 255
 """As the services that brought the header allow; a thousand of them are kept with an instance."""
 
@@ -22,6 +26,24 @@ _PC: Final = re.compile(r"\d{1,16}", re.ASCII)
 """As many digits as 2^53 - 1 has, beyond which no program counter is."""
 _SECONDS: Final = re.compile(r"\d{1,9}(\.\d{1,9})?", re.ASCII)
 _YES_NO: Final = {"1": True, "true": True, "0": False, "false": False}
+
+
+def check_target(request: Request) -> None:
+    """Refuse a path with query that is longer than any that means something: `RequestURITooLarge`."""
+    length = len(request.path) + len(request.query_string)
+    if length > TARGET_CHARACTERS_MAX:
+        raise RequestURITooLarge(f"expected path and query of at most {TARGET_CHARACTERS_MAX} characters")
+
+
+def thread_of(said: object) -> str | None:
+    """Give the id of a thread that a caller names, None where he names none.
+
+    Raises:
+        InvalidInput: it can be no id.
+    """
+    if said is not None and not (isinstance(said, str) and len(said) <= THREAD_CHARACTERS_MAX):
+        refuse_input("thread", f"expected the id of a thread, a string of at most {THREAD_CHARACTERS_MAX} characters")
+    return said
 
 
 def read_body(request: Request) -> bytes | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -12,8 +11,6 @@ from werkzeug.wrappers import Response
 
 from runner.http.problems import problem_of
 from runner.waiting import Waiting
-
-LOG: Final = logging.getLogger("asyncflow")
 
 PARK: Final = "asyncflow.park"
 """The key of the WSGI environment under which a server that can park callers has a function that does."""

@@ -11,7 +11,7 @@ from werkzeug.wrappers import Response
 from asyncflow import Status
 from asyncflow.activation import Answer
 from asyncflow.definition import Definition
-from asyncflow.errors import HandlerFailed, Malformed, NotFound, Rejected, TerminalError, Unavailable
+from asyncflow.errors import AnswerDropped, HandlerFailed, Malformed, NotFound, Rejected, TerminalError, Unavailable
 from asyncflow.handlers import dump_json
 from asyncflow.instance import Message
 from asyncflow.requests import outcome_of
@@ -19,7 +19,6 @@ from asyncflow.schema import definition_json, docs
 from runner.http import edge
 from runner.http.instances import line, whole, whole_of
 from runner.http.parking import answer_when
-from runner.http.problems import problem_of
 from runner.http.replies import reply, reply_nothing
 from runner.ids import check_id
 from runner.records import Loaded
@@ -177,16 +176,16 @@ class Workflows:
         """Deliver an event, and give the handler's value."""
         definition, key = self._find(workflow, id)
         edge.refuse_rehearsal(request)
-        path, patience, body = _path(workflow, id), edge.patience(request), edge.read_body(request)
-        message = self._message("event", name=event, thread=request.args.get("thread"), value=body)
+        patience, body = edge.patience(request), edge.read_body(request)
+        message = self._message("event", name=event, thread=edge.thread_of(request.args.get("thread")), value=body)
         laid = self._runner.delivery.lay(definition, key, message, if_pc=edge.expected_pc(request))
         if isinstance(laid, Answer):
-            return _answered(laid, path)
+            return _answered(laid)
 
         def render(answer: Answer | None) -> Response:
-            return reply({"idempotency_key": message.id}, 202) if answer is None else _answered(answer, path)
+            return reply({"idempotency_key": message.id}, 202) if answer is None else _answered(answer)
 
-        return answer_when(request, laid, patience, render, instance=path)
+        return answer_when(request, laid, patience, render, instance=_path(workflow, id))
 
     def operate(self, workflow: str, id: str, verb: str) -> Response:
         """Say an operator's word; give the instance as it is then."""
@@ -249,13 +248,13 @@ class _Last:
         self._revision: object = None
 
     def is_news(self, definition: Definition[Any], stored: Stored, since: int) -> bool:
-        if stored.revision == self._revision:
+        before, self._revision = self._revision, stored.revision
+        if before == stored.revision:
             return False
-        self._revision = stored.revision
         try:
             self.pc = Loaded(definition, stored).instance().pc
         except Unavailable:
-            return True  # that this code cannot read it is news
+            return before is not None  # what this code cannot read has no counter, but it was written
         return self.pc > since
 
 
@@ -271,20 +270,19 @@ def _status_of(answer: Answer) -> int:
     return 202 if answer.status == 202 else 200
 
 
-def _answered(answer: Answer, path: str) -> Response:
-    """The handler's value bare, or the refusal."""
+def _answered(answer: Answer) -> Response:
+    """Give the handler's value bare; raises the refusal."""
     if answer.error is not None:
-        return problem_of(answer.error, path)
-    headers = {"Asyncflow-Answer": "dropped"} if answer.dropped else None
-    return reply(answer.value or b"null", headers=headers)
+        raise answer.error
+    if answer.dropped and answer.status >= 400:
+        raise AnswerDropped(f"the event was refused with {answer.status}; why is no longer kept")
+    return reply(answer.value or b"null", headers={"Asyncflow-Answer": "dropped"} if answer.dropped else None)
 
 
 def _arguments(said: dict[str, Any]) -> tuple[str | None, bytes | None]:
     """Thread and value of an operator's word."""
-    thread, value = said.get("thread"), said.get("value")
-    if thread is not None and not isinstance(thread, str):
-        edge.refuse_input("thread", "expected the id of a thread, a string")
-    return thread, None if value is None else to_json(value)
+    value = said.get("value")
+    return edge.thread_of(said.get("thread")), None if value is None else to_json(value)
 
 
 __all__ = ["VERBS", "Workflows"]

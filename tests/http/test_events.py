@@ -138,6 +138,22 @@ def test_an_answer_that_is_gone_is_said_to_be(client: Asker, path: str) -> None:
     assert again.data == b"null"
 
 
+def test_a_refusal_whose_reason_is_gone_is_said_to_be(client: Asker, path: str, runner: Runner) -> None:
+    """It lay, so it is kept; what is newer takes its place, and its status is all that is left."""
+    client.post(f"{path}:pause", {})
+    key = {"Idempotency-Key": "k-1", "Prefer": "wait=0"}
+    client.post(f"{path}/events/refuse", 418, 202, headers=key)
+    client.post(f"{path}:resume", {})
+    assert client.problem("POST", f"{path}/events/refuse", 418, status=418, headers=key)["class"] == "Rejected"
+    for number in range(3):
+        client.post(f"{path}/events/big", 30_000, headers={"Idempotency-Key": f"big-{number}"})
+    assert client.problem("POST", f"{path}/events/refuse", 418, status=410, headers=key)["class"] == "AnswerDropped"
+
+
+def test_a_thread_that_can_be_none_is_422(client: Asker, path: str) -> None:
+    client.problem("POST", f"{path}/events/clear?thread={'x' * 2_001}", status=422)
+
+
 @pytest.mark.parametrize("key", ["", "a b", "é", "x" * 256, "a\tb"])
 def test_what_can_be_no_key_is_400(client: Asker, path: str, key: str) -> None:
     headers = {"Idempotency-Key": key}

@@ -169,6 +169,12 @@ def test_what_can_be_no_id_is_400(ready: Asker, row: Row, id: str) -> None:
 
 
 @pytest.mark.parametrize("row", ROWS, ids=str)
+def test_a_long_path_or_query_is_414(ready: Asker, row: Row) -> None:
+    for path in (f"{row.path}?x={'y' * 8_000}", row.path + "/z" * 4_000):
+        ready.ask(row.method, path, status=414)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=str)
 def test_a_wrong_method_is_405_and_says_which_are_right(ready: Asker, row: Row) -> None:
     path = row.path if ":" not in row.path else "/workflows/Basket/b-1"
     problem = ready.ask("PATCH", path, {}, status=405)

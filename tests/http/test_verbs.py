@@ -87,6 +87,7 @@ def test_a_word_said_while_a_step_holds_the_instance_is_202(open_runner: Open, g
         ("retry", {"value": 1}),
         ("retry", {"thread": 1}),
         ("retry", {"thread": ["main"]}),
+        ("retry", {"thread": "x" * 2_001}),
         ("skip", {"thred": "main"}),
         ("pause", []),
         ("pause", "now"),

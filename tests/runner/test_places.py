@@ -1,11 +1,12 @@
 """How many attempts run at once, and that none of them stands in another's way."""
 
 import logging
+from datetime import timedelta
 from threading import Event
 
 import pytest
 
-from asyncflow import ForEach, Parallel, Return, S, Section, Step, Workflow
+from asyncflow import ForEach, Parallel, Return, S, Section, Step, WaitFor, Workflow
 from tests.runner.conftest import Open, wait_for
 from tests.runner.gates import PATIENCE, Gate
 
@@ -177,3 +178,28 @@ def test_a_warning_names_the_async_action_that_blocks_the_loop(working: Open, ga
     assert "make it a plain function" in message
     gate.open()
     assert handle.result(PATIENCE) == 1
+
+
+class Timer(Workflow):
+    """Needs no place: a moment after its start it ends."""
+
+    def definition(self) -> Section[str]:
+        return S(WaitFor("a moment", timedelta(milliseconds=20)), Return("over"))
+
+
+def test_a_timer_fires_though_every_place_is_taken(working: Open, gate: Gate) -> None:
+    runner = working(Async, Timer, concurrency=1)
+    runner.start(Async())
+    gate.wait(here=1)
+    timers = [runner.start(Timer()) for _ in range(50)]
+    assert [timer.result(PATIENCE) for timer in timers] == ["over"] * 50
+    assert gate.here == 1
+
+
+def test_a_timer_fires_though_many_wait_for_a_place(working: Open, gate: Gate) -> None:
+    runner = working(Async, Timer, concurrency=1)
+    for _ in range(30):
+        runner.start(Async())
+    gate.wait(here=1)
+    assert runner.start(Timer()).result(PATIENCE) == "over"
+    assert gate.came == 1
