@@ -83,12 +83,13 @@ from asyncflow.testing import Held, Simulation, simulate
 from asyncflow.workflow import Context, Workflow
 
 __all__ = [
-    "After", "AlreadyExists", "AnswerDropped", "AsyncflowError", "At", "Atomic", "Awaited", "Break", "Call", "Cancel", "Cancelled",
-    "Case", "Channel", "Commit", "Context", "Continue", "Default", "Defines", "DefinitionError", "Ended", "Failure", "For", "ForEach",
-    "Forbidden", "Full", "Go", "HandlerFailed", "Held", "If", "InvalidInput", "Join", "KeyReused", "Lost", "Malformed",
-    "NotApplicable", "NotAwaited", "NotFound", "On", "Parallel", "Pending", "PreconditionFailed", "Problem", "Promise", "Raise",
-    "Rejected", "Reply", "Retry", "Return", "RunawayWorkflow", "S", "Section", "Select", "SelectCase", "Send", "Simulation",
-    "Statement", "Status", "Step", "Switch", "TerminalError", "TooLarge", "Try", "Unauthorized", "Unavailable", "Uncertain",
-    "WaitEvent", "WaitFor", "WaitOperations", "WaitUntil", "When", "With", "Workflow", "WorkflowCancelled", "WorkflowFailed",
+    "After", "AlreadyExists", "AnswerDropped", "AsyncflowError", "At", "Atomic", "Awaited", "Break", "Call",
+    "Cancel", "Cancelled", "Case", "Channel", "Commit", "Context", "Continue", "Default", "Defines",
+    "DefinitionError", "Ended", "Failure", "For", "ForEach", "Forbidden", "Full", "Go", "HandlerFailed", "Held",
+    "If", "InvalidInput", "Join", "KeyReused", "Lost", "Malformed", "NotApplicable", "NotAwaited", "NotFound", "On",
+    "Parallel", "Pending", "PreconditionFailed", "Problem", "Promise", "Raise", "Rejected", "Reply", "Retry",
+    "Return", "RunawayWorkflow", "S", "Section", "Select", "SelectCase", "Send", "Simulation", "Statement", "Status",
+    "Step", "Switch", "TerminalError", "TooLarge", "Try", "Unauthorized", "Unavailable", "Uncertain", "WaitEvent",
+    "WaitFor", "WaitOperations", "WaitUntil", "When", "With", "Workflow", "WorkflowCancelled", "WorkflowFailed",
     "docs", "event", "find", "query", "simulate", "walk",
 ]  # fmt: skip

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from asyncflow import limits
 from asyncflow.definition import Body, Definition
@@ -19,14 +19,16 @@ from asyncflow.state import InvalidState
 from asyncflow.tree import ItemGone, ItemsFailed, Place
 from asyncflow.workflow import CURRENT, Context
 
+T = TypeVar("T")
+
 MAIN: Final = "main"
 
 
-class DecideAgain(Exception):  # noqa: N818 - it is no error, it is a request
+class DecideAgain(Exception):
     """Several changes of one write left an invalid state: load again and decide with `careful`, one change at a time."""
 
 
-class CallableFailed(Exception):  # noqa: N818
+class CallableFailed(Exception):
     """A callable of the tree raised; the thread that stands there is parked."""
 
     def __init__(self, cause: BaseException, path: str) -> None:
@@ -50,9 +52,9 @@ class Activation:
     """The instance under decision, its body, and what came of it so far."""
 
     __slots__ = (
-        "_alone", "answers", "body", "careful", "changed", "cramped", "dead", "definition", "document", "encoded", "events", "history", "instance", "items_changed", "jitter", "now", "progress", "ready",
-        "records",
-        "size", "statements", "strays", "threads_ended",
+        "_alone", "answers", "body", "careful", "changed", "cramped", "dead", "definition", "document", "encoded",
+        "events", "history", "instance", "items_changed", "jitter", "now", "progress", "ready", "records", "size",
+        "statements", "strays", "threads_ended",
     )  # fmt: skip
 
     def __init__(
@@ -127,16 +129,16 @@ class Activation:
                 entry["thread"] = thread.id
             if path:
                 entry["path"] = path
-            for name, value in fields.items():
-                if value is not None:
-                    entry[name] = value
+            entry |= {name: value for name, value in fields.items() if value is not None}
             self.records.append(entry)
         self.changed = True
 
     def note_dropped(self, message: Message) -> None:
         """Note a result whose lease is gone, if this write is made anyway: it changes nothing (rule 14)."""
         changed = self.changed
-        self.record("refused", path=message.name, message_id=message.id, error={"message": "its lease is gone: the result is dropped"})
+        self.record(
+            "refused", path=message.name, message_id=message.id, error={"message": "its lease is gone: the result is dropped"}
+        )
         self.changed = changed
 
     # -- moving threads ------------------------------------------------------------------------------------------------
@@ -185,7 +187,9 @@ class Activation:
         parked = [t for t in self.instance.threads.values() if t.error is not None and t is not newest]
         room = limits.TRACEBACKS_BYTES - sum(len(t.error.traceback) for t in parked if t.error)
         if newest.error is not None and len(newest.error.traceback) > room:
-            newest.error = newest.error.model_copy(update={"traceback": newest.error.traceback[-max(room, 0) :] if room > 0 else ""})
+            newest.error = newest.error.model_copy(
+                update={"traceback": newest.error.traceback[-max(room, 0) :] if room > 0 else ""}
+            )
 
     def failure(self, error: BaseException, path: str, attempt: int = 0) -> Failure:
         """The stored form of an error raised at *path*."""
@@ -207,7 +211,9 @@ class Activation:
         """
         threads = self.instance.threads
         if len(threads) > limits.THREADS_BESIDES_MAIN:
-            raise Full(f"expected at most {limits.THREADS_BESIDES_MAIN} threads besides main: begin fewer, or bound them with parallel=")
+            raise Full(
+                f"expected at most {limits.THREADS_BESIDES_MAIN} threads besides main: begin fewer, or bound them with parallel="
+            )
         own = name if key is None else f"{name}/{quoted(key)}"
         if maker.id != MAIN:
             own = f"{maker.id}/{own}"
@@ -253,7 +259,7 @@ class Activation:
             idempotency_key=key,
         )
 
-    def evaluate(self, thread: Thread, path: str, function: Callable[[], Any]) -> Any:
+    def evaluate(self, thread: Thread, path: str, function: Callable[[], T]) -> T:
         """Call a callable of the tree, which changes nothing.
 
         Raises:
@@ -370,7 +376,8 @@ class Activation:
             return frame.size
         if length < frame.size:
             raise ValueError(
-                f"the list that {place.path!r} walks has become shorter ({frame.size} -> {length}): while a loop walks it, it may only grow"
+                f"the list that {place.path!r} walks has become shorter ({frame.size} -> {length}): "
+                "while a loop walks it, it may only grow"
             )
         return length
 

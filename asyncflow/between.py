@@ -83,9 +83,7 @@ class Send(Statement[Never]):
     delay: Delay
 
     @overload
-    def __init__(
-        self, name: str, event: Callable[[Target], object], /, *, to: Callable[[], str], delay: Delay = ...
-    ) -> None: ...
+    def __init__(self, name: str, event: Callable[[Target], object], /, *, to: Callable[[], str], delay: Delay = ...) -> None: ...
     @overload
     def __init__(
         self,

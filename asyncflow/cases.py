@@ -52,11 +52,7 @@ class After(SelectCase[Out]):
     def __init__(self, delay: Delay, handler: Callable[[], object], /, *body: Statement[Out]) -> None: ...
     def __init__(self, delay: Delay, /, *rest: Any) -> None:
         super().__init__()
-        self.delay = (
-            delay
-            if isinstance(delay, timedelta)
-            else self._function(delay, "a delay must be a timedelta or a function")
-        )
+        self.delay = delay if isinstance(delay, timedelta) else self._function(delay, "a delay must be a timedelta or a function")
         self.handler, self.body = self._handled(rest)
 
 
@@ -114,9 +110,7 @@ class Select(Statement[Out]):
         given: tuple[object, ...] = cases
         self.cases = tuple(case for case in given if isinstance(case, SelectCase))
         self.problems += [
-            f"expected a case (On, After, At, When), got {described(case)}"
-            for case in given
-            if not isinstance(case, SelectCase)
+            f"expected a case (On, After, At, When), got {described(case)}" for case in given if not isinstance(case, SelectCase)
         ]
 
 

@@ -236,7 +236,8 @@ def _foreach(definition: Definition[Any], place: Place) -> Iterator[str]:
         yield from _arity(place.statement.body, 1, "the body")
     if place.statement.parallel != 1 and any(one.kind == "step" and one.plain for one in _body_places(definition, place)):
         warnings.warn(
-            f"{definition.name}: {place.path!r} has plain steps, which run one at a time whatever parallel= says: give them then= or into=",
+            f"{definition.name}: {place.path!r} has plain steps, which run one at a time "
+            "whatever parallel= says: give them then= or into=",
             DefinitionWarning,
             stacklevel=6,
         )

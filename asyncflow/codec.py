@@ -45,7 +45,6 @@ def document(instance: Instance) -> JsonObject:
     return whole
 
 
-
 def _failure(failure: Failure | None) -> JsonObject | None:
     return None if failure is None else failure.model_dump()
 

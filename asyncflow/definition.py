@@ -375,7 +375,7 @@ def _blank_of(annotation: Any) -> Any:
     origin = get_origin(annotation) or annotation
     if isinstance(origin, type):
         try:
-            return origin.__new__(origin)
+            return origin.__new__(origin)  # type: ignore[call-overload]
         except TypeError:
             return object()
     return object()

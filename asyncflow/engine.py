@@ -21,7 +21,7 @@ from asyncflow.tree import FORKS, Case, ItemGone, ItemsFailed, Place
 from asyncflow.unwind import cancel_late, check_ends, drop_gone, go_on, leave, raising
 
 
-def start(definition: Definition[Any], state: bytes, *, id: str, uid: str, now: datetime) -> Instance:  # noqa: A002
+def start(definition: Definition[Any], state: bytes, *, id: str, uid: str, now: datetime) -> Instance:
     """Make a new instance whose main thread is about to enter the definition. `advance` and save it.
 
     Args:
@@ -29,9 +29,7 @@ def start(definition: Definition[Any], state: bytes, *, id: str, uid: str, now: 
         uid: Random: an id deleted and used again is another instance.
     """
     instance = Instance(definition.name, id, uid, now, now, state)
-    instance.threads[MAIN] = Thread(
-        MAIN, MAIN, "", ThreadStatus.Resuming, definition.tree.first.at, 0, now, frames=[Frame()]
-    )
+    instance.threads[MAIN] = Thread(MAIN, MAIN, "", ThreadStatus.Resuming, definition.tree.first.at, 0, now, frames=[Frame()])
     return instance
 
 
@@ -50,7 +48,7 @@ def advance(act: Activation) -> None:
     if act.strays and act.instance.control.pause is None:
         _look_for_strays(act)
     try:
-        while not act.instance.ended and _move(act):
+        while _move(act):
             pass
         _refuse_at_rest(act)
     except Exhausted:
@@ -59,7 +57,9 @@ def advance(act: Activation) -> None:
 
 
 def _move(act: Activation) -> bool:
-    """Do the next thing; False when there is none."""
+    """Do the next thing; False when there is none, or the instance has ended."""
+    if act.instance.ended:
+        return False
     control = act.instance.control
     if act.held is not None:
         return _handle_of_hold(act)
@@ -100,10 +100,14 @@ def _walk_all(act: Activation, only: str | None = None) -> bool:
             act.park(thread, thread.position, TooLarge(text), attempt=1)
             return True
         walk(act, thread)
-        moved = moved or thread.status is not ThreadStatus.Resuming or not act.alive(thread)
+        moved = moved or _has_moved(act, thread)
         if act.instance.ended or (act.instance.control.failing is not None and only is None):
             return True
     return moved
+
+
+def _has_moved(act: Activation, thread: Thread) -> bool:
+    return thread.status is not ThreadStatus.Resuming or not act.alive(thread)
 
 
 def _stop_walking(act: Activation) -> None:
@@ -163,7 +167,8 @@ def _handle_next(act: Activation) -> bool:
         if taken is not None:
             act.instance.inbox.pop(position)
             before = act.instance.pc
-            take_event(act, message, *taken)
+            thread, case = taken
+            take_event(act, message, thread, case)
             act.progress = act.ready = act.progress or act.instance.pc != before
             act.ready = True
             return True
@@ -295,7 +300,8 @@ def not_awaited(act: Activation, message: Message) -> NotAwaited:
     what = ", ".join(sorted({one.event for one in found})) or "nothing"
     whom = "" if message.thread is None else f" in the thread {message.thread!r}"
     return NotAwaited(
-        f"{act.instance.workflow}/{act.instance.id} does not await the event {message.name!r}{whom}; it awaits: {what}", awaits=found
+        f"{act.instance.workflow}/{act.instance.id} does not await the event {message.name!r}{whom}; it awaits: {what}",
+        awaits=found,
     )
 
 

@@ -38,9 +38,7 @@ class Awaited(BaseModel):
     thread: str
     role: list[str] | None
     # Only JSON calls it "schema": as an attribute that name belongs to BaseModel.
-    schema_: dict[str, JsonValue] | None = Field(
-        validation_alias=AliasChoices("schema", "schema_"), serialization_alias="schema"
-    )
+    schema_: dict[str, JsonValue] | None = Field(validation_alias=AliasChoices("schema", "schema_"), serialization_alias="schema")
 
 
 class Failure(BaseModel):
@@ -122,9 +120,7 @@ class DefinitionError(AsyncflowError):
 
     problems: list[Problem]
 
-    def __init__(
-        self, problems: Sequence[Problem] | str, /, *, code: int | None = None, details: JsonValue = None
-    ) -> None:
+    def __init__(self, problems: Sequence[Problem] | str, /, *, code: int | None = None, details: JsonValue = None) -> None:
         self.problems = [] if isinstance(problems, str) else list(problems)
         lines = [f"{problem.path or '(definition)'}: {problem.message} ({problem.source})" for problem in self.problems]
         super().__init__(problems if isinstance(problems, str) else "\n".join(lines), code=code, details=details)
@@ -322,9 +318,7 @@ class Pending(AsyncflowError):
     code = 202
     idempotency_key: str
 
-    def __init__(
-        self, message: str, /, *, idempotency_key: str = "", code: int | None = None, details: JsonValue = None
-    ) -> None:
+    def __init__(self, message: str, /, *, idempotency_key: str = "", code: int | None = None, details: JsonValue = None) -> None:
         super().__init__(message, code=code, details=details)
         self.idempotency_key = idempotency_key
 
@@ -391,8 +385,7 @@ def _is_restricted(value: object, depth: int = 1) -> bool:
             return depth <= limits.STATE_DEPTH and all(_is_restricted(item, depth + 1) for item in value)
         case dict():
             return depth <= limits.STATE_DEPTH and all(
-                isinstance(key, str) and "\0" not in key and _is_restricted(item, depth + 1)
-                for key, item in value.items()
+                isinstance(key, str) and "\0" not in key and _is_restricted(item, depth + 1) for key, item in value.items()
             )
         case _:
             return False

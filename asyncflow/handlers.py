@@ -195,7 +195,7 @@ def adapter_of(annotation: Any) -> TypeAdapter[Any]:
         except TypeError as error:
             if "unhashable" not in str(error):
                 raise
-            return cast("TypeAdapter[Any]", _adapter.__wrapped__(annotation))
+            return _adapter.__wrapped__(annotation)
     except (PydanticSchemaGenerationError, PydanticUserError) as error:
         raise TypeError(f"{annotation!r} cannot be JSON: {error}") from error
 
@@ -255,9 +255,7 @@ class Input:
             except SchemaError as error:
                 raise TypeError(f"its schema= is no JSON Schema: {error.message}") from error
         if self.adapter is not None:
-            self.schema = (
-                schema_of(self.adapter, "validation") if schema is None else {"$schema": JSON_DIALECT, **dict(schema)}
-            )
+            self.schema = schema_of(self.adapter, "validation") if schema is None else {"$schema": JSON_DIALECT, **dict(schema)}
             # An empty registry: a schema never reaches for another one over the network.
             self.validator = Draft202012Validator(
                 self.schema, registry=Registry(), format_checker=Draft202012Validator.FORMAT_CHECKER
@@ -309,7 +307,9 @@ def invalid_input(errors: list[dict[str, str]]) -> InvalidInput:
     """The error of an input that does not fit, naming each place."""
     said = "; ".join(f"{one['path'] or '(input)'}: {one['message']}" for one in errors[:5])
     more = f" and {len(errors) - 5} more" if len(errors) > 5 else ""
-    return InvalidInput(f"the input does not fit its schema: {said}{more}", details={"errors": cast("JsonValue", errors[:INPUT_ERRORS])})
+    return InvalidInput(
+        f"the input does not fit its schema: {said}{more}", details={"errors": cast("JsonValue", errors[:INPUT_ERRORS])}
+    )
 
 
 @dataclass(slots=True)

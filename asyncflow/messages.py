@@ -45,7 +45,7 @@ from asyncflow.unwind import (
 # -- events ------------------------------------------------------------------------------------------------------------
 
 
-def taker(act: Activation, message: Message) -> tuple[Thread, Place, Case] | None:
+def taker(act: Activation, message: Message) -> tuple[Thread, Case] | None:
     """Who takes an event: the first waiting thread in order, or the one addressed."""
     wanted = message.thread
     for thread in act.in_order():
@@ -55,11 +55,11 @@ def taker(act: Activation, message: Message) -> tuple[Thread, Place, Case] | Non
         if place is not None:
             for case in place.cases:
                 if case.event == message.name:
-                    return thread, place, case
+                    return thread, case
     return None
 
 
-def take_event(act: Activation, message: Message, thread: Thread, place: Place, case: Case) -> None:
+def take_event(act: Activation, message: Message, thread: Thread, case: Case) -> None:
     """Run an event's handler and let its thread go on; a refusal changes nothing (rule 26)."""
     spec = act.definition.events[message.name]
     visit = thread.visit
@@ -96,10 +96,7 @@ def take_event(act: Activation, message: Message, thread: Thread, place: Place, 
 def stands_still(act: Activation, thread: Thread, visit: int) -> bool:
     """Whether a thread still waits where its handler was called: that may have deleted its own item (rule 10)."""
     return (
-        act.alive(thread)
-        and thread.visit == visit
-        and thread.status is ThreadStatus.Waiting
-        and act.place_of(thread) is not None
+        act.alive(thread) and thread.visit == visit and thread.status is ThreadStatus.Waiting and act.place_of(thread) is not None
     )
 
 
@@ -263,9 +260,7 @@ def _raise_at(act: Activation, thread: Thread, place: Place, failure: Failure) -
     go_on(act, thread, leave(act, thread, place.region, raising(failure)))
 
 
-def attempt_failed(
-    act: Activation, thread: Thread, place: Place, failure: Failure, *, lost: bool, fault: bool
-) -> None:
+def attempt_failed(act: Activation, thread: Thread, place: Place, failure: Failure, *, lost: bool, fault: bool) -> None:
     """Count a failed attempt and decide what follows (rules 16 to 18)."""
     lease = thread.lease
     thread.lease = None

@@ -82,7 +82,7 @@ def _post_result(act: Activation, message: Message) -> None:
 
 
 def _lay(act: Activation, message: Message) -> None:
-    """Put a message into the inbox by its time; results of one write stay in the order in which their steps were taken (rule 14)."""
+    """Put a message into the inbox by its time; results of one write stay in the order in which they were taken (rule 14)."""
     inbox = act.instance.inbox
     if message.kind == "result":
         before = next((one for one in reversed(inbox) if one.kind == "result" and not one.lain), message)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, Final
 
 from pydantic_core import from_json
@@ -23,7 +24,7 @@ from asyncflow.tree import END, ItemGone, Place, again
 from asyncflow.unwind import children_of, end_of_try, end_thread, go_on, leave, leave_fork, raising
 
 
-class Exhausted(Exception):  # noqa: N818
+class Exhausted(Exception):
     """10,000 statements were walked in one write (rule 11)."""
 
 
@@ -33,14 +34,15 @@ def walk(act: Activation, thread: Thread) -> None:
     Raises:
         Exhausted: this write has walked enough; the thread stays where it is, about to go on.
     """
-    place = act.place_of(thread)
-    while place is not None:
+    onward = act.place_of(thread)
+    while onward is not None:
+        place = onward
         act.statements += 1
         if act.statements > limits.STATEMENTS_PER_WRITE:
             thread.position = place.at
             raise Exhausted
         try:
-            place = ENTER[place.kind](act, thread, place)
+            onward = ENTER[place.kind](act, thread, place)
         except CallableFailed as failed:
             thread.position = place.at
             thread.visit = act.touch()
@@ -125,9 +127,7 @@ def joined(act: Activation, thread: Thread, place: Place) -> bool:
         roots = {at for found in gos.values() for at in found}
     else:
         roots = {at for name in names for at in gos.get(name, ())}
-    return not any(
-        other.root in roots and other.parent is None and other.id not in own for other in act.instance.threads.values()
-    )
+    return not any(other.root in roots and other.parent is None and other.id not in own for other in act.instance.threads.values())
 
 
 # -- what chooses ------------------------------------------------------------------------------------------------------
@@ -228,10 +228,14 @@ def _begin_items(act: Activation, parent: Thread, place: Place) -> None:
             return
         key: str | int = frame.begun if frame.keys is None else frame.keys[frame.begun]
         if frame.keys is None or key in container:
-            first = act.evaluate(parent, place.path, lambda key=key: act.body.scope_of(parent).item(place.at, key).first)
+            first = act.evaluate(parent, place.path, partial(_first_of, act, parent, place, key))
             _begin(act, parent, place, place.name, place.at, key, first, parent=True)
             running += 1
         frame.begun += 1
+
+
+def _first_of(act: Activation, parent: Thread, place: Place, key: str | int) -> Place:
+    return act.body.scope_of(parent).item(place.at, key).first
 
 
 def _begin(

@@ -120,7 +120,7 @@ def find(workflow: type[Workflow] | Statement[Any], path: str, /) -> Statement[A
 
 def _roots(workflow: Any) -> Iterator[tuple[Scope, str, Definition[Any] | None]]:
     if isinstance(workflow, type):
-        definition = Definition.of(workflow)
+        definition: Definition[Any] = Definition.of(workflow)
         yield definition.tree, "", definition
     else:
         region = _Region("thread", None, None)
@@ -186,7 +186,9 @@ def _json(place: Place, places: dict[int, Place], definition: Definition[Any]) -
         ]
     elif place.arms:
         parts = statement.arms if place.kind == "if" else statement.cases
-        bodies = [part.body for part in parts] + ([statement.otherwise] if place.kind == "if" and statement.otherwise is not None else [])
+        bodies = [part.body for part in parts] + (
+            [statement.otherwise] if place.kind == "if" and statement.otherwise is not None else []
+        )
         node["cases"] = [
             {"kind": "case", "name": arm.path.rpartition("/")[2], "path": arm.path, "body": _bodies(body, places, definition)}
             for arm, body in zip(place.arms, bodies, strict=True)

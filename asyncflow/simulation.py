@@ -47,7 +47,7 @@ WAYS: Final[tuple[Way, ...]] = ("before", "after", "lost")
 StepKey = str | Callable[..., Any]
 
 
-class _Crashed(Exception):  # noqa: N818
+class _Crashed(Exception):
     """The simulated process has ended."""
 
 
@@ -60,6 +60,7 @@ class Faults:
     saves: int = 0
 
     def meet(self) -> Way | None:
+        """Count a save, and say which fault it meets."""
         self.saves += 1
         return self.way if self.way is not None and self.saves == self.at else None
 
@@ -319,13 +320,19 @@ class Simulation(Generic[W_co]):
 
     @overload
     def send(
-        self, event: Callable[[Any], R], /, *, thread: str | None = None, caller: str | None = None, idempotency_key: str | None = None
+        self,
+        event: Callable[[Any], R],
+        /,
+        *,
+        thread: str | None = None,
+        caller: str | None = None,
+        idempotency_key: str | None = None,
     ) -> R: ...
     @overload
     def send(
         self,
         event: Callable[[Any, I], R],
-        input: I,  # noqa: A002
+        input: I,
         /,
         *,
         thread: str | None = None,
@@ -336,7 +343,7 @@ class Simulation(Generic[W_co]):
     def send(
         self,
         event: str,
-        input: object = None,  # noqa: A002
+        input: object = None,
         /,
         *,
         thread: str | None = None,
@@ -346,7 +353,7 @@ class Simulation(Generic[W_co]):
     def send(
         self,
         event: Any,
-        input: Any = None,  # noqa: A002
+        input: Any = None,
         /,
         *,
         thread: str | None = None,

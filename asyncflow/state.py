@@ -127,9 +127,7 @@ class StateCodec:
         try:
             if self._loose:
                 # By way of values, where a NaN in a field that may be null is still one.
-                values = self._serializer.to_python(
-                    state, mode="json", by_alias=True, round_trip=True, warnings="error"
-                )
+                values = self._serializer.to_python(state, mode="json", by_alias=True, round_trip=True, warnings="error")
                 text = to_json(values, inf_nan_mode="constants")
                 _check_slowly(text)
                 if self._unbound:

@@ -177,9 +177,7 @@ class Switch(Statement[Out]):
             given = given[1:]
         self.cases = tuple(case for case in given if isinstance(case, Case | Default))
         self.problems += [
-            f"expected a Case or a Default, got {described(case)}"
-            for case in given
-            if not isinstance(case, Case | Default)
+            f"expected a Case or a Default, got {described(case)}" for case in given if not isinstance(case, Case | Default)
         ]
         if any(isinstance(case, Default) for case in self.cases[:-1]):
             self.problems.append("the Default is the last of a Switch, and the only one")
@@ -287,9 +285,7 @@ class Join(Statement[Never]):
         super().__init__()
         given: tuple[object, ...] = names
         self.names = tuple(name for name in given if isinstance(name, str))
-        self.problems += [
-            f"expected the name of a Go, got {described(name)}" for name in given if not isinstance(name, str)
-        ]
+        self.problems += [f"expected the name of a Go, got {described(name)}" for name in given if not isinstance(name, str)]
 
 
 class Parallel(Statement[Never]):
@@ -333,11 +329,7 @@ class Raise(Statement[Never]):
 
     def __init__(self, error: Exception | Callable[[], Exception], /) -> None:
         super().__init__()
-        self.error = (
-            error
-            if isinstance(error, Exception)
-            else self._function(error, "an error must be an exception or a function")
-        )
+        self.error = error if isinstance(error, Exception) else self._function(error, "an error must be an exception or a function")
 
 
 class ExceptClause(Node):

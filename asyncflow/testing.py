@@ -29,7 +29,7 @@ def simulate(
     skip_backoff: bool = True,
     evict: bool = False,
     crash: tuple[Way, int] | None = None,
-    document: Mapping[str, JsonValue] | None = None,  # noqa: A002
+    document: Mapping[str, JsonValue] | None = None,
     now: datetime | None = None,
 ) -> Simulation[W]:
     """Start *workflow* under a virtual clock and run until every thread is blocked.

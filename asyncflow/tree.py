@@ -35,7 +35,7 @@ class ItemGone(LookupError):
     """The key or index of an item is no longer in the state."""
 
 
-class ItemsFailed(Exception):  # noqa: N818 - its cause is the error
+class ItemsFailed(Exception):
     """The `items` of a loop, or the body made for an item, raised: the thread that stands there is parked."""
 
     def __init__(self, path: str) -> None:
@@ -299,16 +299,16 @@ class _Linker:
                 number += 1
                 name = f"{kind} {number}"
         elif name in taken:
-            self.problem(join_path(path, name), f"the name {name!r} is taken by {taken[name]}: name one of them otherwise", part.source)
+            self.problem(
+                join_path(path, name), f"the name {name!r} is taken by {taken[name]}: name one of them otherwise", part.source
+            )
         taken[name] = part.source
         self.names[id(part)] = name
         return name
 
     def _name_parts(self, statement: Any, taken: dict[str, str], path: str) -> None:
         kind = statement.kind
-        if kind in ("section", "for", "atomic"):
-            self.name(statement.body, taken, path)
-        elif kind == "go" and statement.items is None:
+        if kind in ("section", "for", "atomic") or (kind == "go" and statement.items is None):
             self.name(statement.body, taken, path)
         elif kind == "parallel":
             self.name(statement.branches, taken, path)
@@ -347,9 +347,7 @@ class _Linker:
 
     # -- places --------------------------------------------------------------------------------------------------------
 
-    def block(
-        self, statements: Sequence[Any], path: str, at: str, region: Region, settings: Settings, after: Place
-    ) -> Place:
+    def block(self, statements: Sequence[Any], path: str, at: str, region: Region, settings: Settings, after: Place) -> Place:
         """Link a body, last statement first; give its first place."""
         for statement in reversed(statements):
             after = self.statement(statement, path, at, region, settings, after)
@@ -438,9 +436,7 @@ class _Linker:
     def _go(self, place: Place, settings: Settings) -> None:
         if place.statement.items is None:
             place.inner = Region("thread", place, None)
-            place.first = self.block(
-                place.statement.body, place.path, place.at, place.inner, settings, self._end(place.inner)
-            )
+            place.first = self.block(place.statement.body, place.path, place.at, place.inner, settings, self._end(place.inner))
 
     def _parallel(self, place: Place, settings: Settings) -> None:
         for number, branch in enumerate(place.statement.branches, 1):

@@ -197,7 +197,9 @@ def after_undo(act: Activation, thread: Thread) -> None:
             _leave_gone(act, thread)
             return
         except (ItemsFailed, LookupError) as error:
-            act.park(thread, f"{frame.at}{UNDO}", NotFound(f"the undo is done, but this code finds no Try at {frame.at!r}: {error}"))
+            act.park(
+                thread, f"{frame.at}{UNDO}", NotFound(f"the undo is done, but this code finds no Try at {frame.at!r}: {error}")
+            )
             return
     frame.undos.pop()
     if frame.undos:

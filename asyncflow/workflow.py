@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Collection
 from contextvars import ContextVar
 from datetime import datetime
@@ -38,7 +39,7 @@ class Context:
     def __init__(
         self,
         *,
-        id: str,  # noqa: A002 - the public name
+        id: str,
         workflow: str,
         thread: str,
         step: str,
@@ -122,7 +123,7 @@ class Workflow(BaseModel):
         super().__init_subclass__(**kwargs)
         cls.__workflow_name__ = name or cls.__name__
         cls.__workflow_labels__ = (labels,) if isinstance(labels, str) else tuple(labels)
-        annotations: dict[str, Any] = cls.__dict__.get("__annotations__", {})
+        annotations: dict[str, Any] = inspect.get_annotations(cls)
         problems = [
             Problem(
                 path="",

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from pydantic import BaseModel
+
 from asyncflow import For, On, S, Section, Select, Step, Workflow, event
 from asyncflow.activation import Activation
 from asyncflow.definition import Body, Definition
@@ -18,7 +20,6 @@ from asyncflow.engine import start
 from asyncflow.instance import Instance, Message, Status
 from asyncflow.leases import Run, finished, take
 from asyncflow.write import decide
-from pydantic import BaseModel
 
 NOW: Final = datetime(2026, 1, 1, tzinfo=UTC)
 ROUNDS: Final = 15
@@ -182,7 +183,7 @@ def import_figures() -> dict[str, float]:
 
     def seconds(code: str) -> float:
         began = time.perf_counter()
-        subprocess.run([sys.executable, "-c", code], check=True, env=environment)  # noqa: S603 (our own code)
+        subprocess.run([sys.executable, "-c", code], check=True, env=environment)
         return time.perf_counter() - began
 
     # As on a user's machine, where compiled modules are kept.

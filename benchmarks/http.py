@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.sqlite import folder
-from examples.demo import PATIENCE_SECONDS, free_port
+from examples.demo import free_port
+from examples.demo_orders import PATIENCE_SECONDS
 
 RATE: Final = 100
 """Events a second while the latency is measured."""
@@ -31,7 +32,7 @@ def shop(where: Path) -> Iterator[int]:
     port = free_port()
     command = [sys.executable, "-m", "runner.cli", "serve", "examples/demo_orders.py", "--port", str(port)]
     command += ["--store", f"sqlite:///{where}/http.db", "--log-level", "error"]
-    server = subprocess.Popen(command, stderr=subprocess.DEVNULL)  # noqa: S603 (our own interpreter and module)
+    server = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     try:
         until = time.monotonic() + PATIENCE_SECONDS
         while time.monotonic() < until:
@@ -64,7 +65,7 @@ class Customer:
     def add(self, number: int) -> None:
         """Put a pizza into one of the carts, and take it out again now and then, so that carts stay small."""
         name = f"o-{number % INSTANCES}"
-        if number // INSTANCES % 8 == 7:  # noqa: PLR2004
+        if number // INSTANCES % 8 == 7:
             self.post(f"/workflows/DemoOrder/{name}/events/empty", None)
         else:
             self.post(f"/workflows/DemoOrder/{name}/events/add", {"name": "Funghi"})

@@ -7,7 +7,7 @@ from pathlib import Path
 from asyncflow import AlreadyExists, S, Section, Step, Workflow
 from runner import Runner
 
-MARKS = Path(sys.argv[2]) if len(sys.argv) > 2 else Path("marks")  # noqa: PLR2004
+MARKS = Path(sys.argv[2]) if len(sys.argv) > 2 else Path("marks")
 FOREVER_SECONDS = 200
 
 

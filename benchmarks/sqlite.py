@@ -15,8 +15,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
-from asyncflow import ForEach, Return, S, Section, Step, WaitFor, Workflow
 from pydantic import BaseModel
+
+from asyncflow import ForEach, Return, S, Section, Step, WaitFor, Workflow
 from runner import Runner
 from runner.stores.base import Write
 
@@ -62,7 +63,7 @@ class Item(BaseModel):
 
     done: bool = False
 
-    def finished(self, done: bool) -> None:  # noqa: FBT001
+    def finished(self, done: bool) -> None:
         self.done = done
 
 
@@ -105,7 +106,7 @@ def raw_commits() -> float:
         return count / (time.perf_counter() - began)
 
 
-def steps_per_second(at_once: int, workflows: int, kind: type[Ten] | type[TenAsync] = TenAsync) -> float:
+def steps_per_second(at_once: int, workflows: int, kind: type[Ten | TenAsync] = TenAsync) -> float:
     """Durable steps a second, with history on."""
     with folder() as where, Runner([Ten, TenAsync], store=f"sqlite:///{where}/bench.db", concurrency=max(at_once, 8)) as runner:
 
@@ -207,13 +208,13 @@ def restart_figures() -> dict[str, float]:
     with folder() as where:
         command = [sys.executable, "-m", "benchmarks.restart", str(where / "restart.db"), str(where / "marks")]
         marks = where / "marks"
-        first = subprocess.Popen(command)  # noqa: S603 - our own interpreter and module
+        first = subprocess.Popen(command)
         while not marks.exists() or not marks.read_text():
             time.sleep(0.01)
         first.kill()
         first.wait()
         began = time.time()
-        second = subprocess.Popen(command)  # noqa: S603
+        second = subprocess.Popen(command)
         while marks.read_text().count("\n") < 2:
             time.sleep(0.005)
         again = float(marks.read_text().splitlines()[1])

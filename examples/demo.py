@@ -75,9 +75,7 @@ def one_order(folder: Path) -> None:
     began = time.monotonic()
     second = child(store, "feed", str(events))
     code = second.wait()
-    CONSOLE.print(
-        f"[green]It went on where it stood and ended with exit code {code} after {time.monotonic() - began:.1f} s."
-    )
+    CONSOLE.print(f"[green]It went on where it stood and ended with exit code {code} after {time.monotonic() - began:.1f} s.")
     with_what_is_stored(store, whole=True)
 
 
@@ -148,15 +146,14 @@ def many_orders(folder: Path) -> None:
                 if process.returncode == 0:
                     break
                 assert process.returncode < 0, f"the process failed with exit code {process.returncode}"
-                progress.console.print(
-                    f"[red]killed ({signal.Signals(-process.returncode).name}) with {ended(runner)} at the door"
-                )
+                progress.console.print(f"[red]killed ({signal.Signals(-process.returncode).name}) with {ended(runner)} at the door")
         orders = list(runner.list(DemoOrder))
         statuses = [order.status for order in orders]
         attempts = sum(1 for order in orders for entry in order.history() if entry["kind"] == "failed")
         tickets = [order.state.tickets for order in orders]
         CONSOLE.print(
-            f"[green]{statuses.count(Status.Finished)} of {ORDERS} orders Finished in {time.monotonic() - began:.1f} s and {lives} lives; "
+            f"[green]{statuses.count(Status.Finished)} of {ORDERS} orders Finished in {time.monotonic() - began:.1f} s "
+            f"and {lives} lives; "
             f"{attempts} attempts were lost with a process and made again; every order counts {set(tickets)} ticket."
         )
         assert statuses.count(Status.Finished) == ORDERS
@@ -269,9 +266,10 @@ def play(server: Server, store: Path) -> None:
     CONSOLE.rule("[bold]The shop is open")
     url = server.url
     CONSOLE.print(f"It listens at [bold]{url}[/]. In another terminal:\n", soft_wrap=True)
+    json_body = "-H 'Content-Type: application/json' -d '{\"name\": \"Diavola\"}'"
     for line in (
         f"curl {url}/workflows/DemoOrder/cart",
-        f"curl -X POST -H 'Content-Type: application/json' -d '{{\"name\": \"Diavola\"}}' {url}/workflows/DemoOrder/cart/events/add",
+        f"curl -X POST {json_body} {url}/workflows/DemoOrder/cart/events/add",
         f"curl -X POST {url}/workflows/DemoOrder/cart/events/submit",
         f"curl -X POST {url}/workflows/DemoOrder/cart/events/cooked      # nobody awaits it: a clear 409",
         f".venv/bin/asyncflow list DemoOrder --url {url}",

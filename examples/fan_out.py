@@ -95,9 +95,7 @@ def main() -> None:
         began = perf_counter()
         survey = runner.start(Survey(sensors=sensors(1000)), id="field-day")
         report = survey.result(timeout=60)
-        print(
-            f"{report.answered} answered, mean {report.mean}, {len(report.offline)} offline, e.g. {report.offline[:3]}"
-        )
+        print(f"{report.answered} answered, mean {report.mean}, {len(report.offline)} offline, e.g. {report.offline[:3]}")
         seconds = perf_counter() - began
         ended = [entry["at"] for entry in survey.history() if entry["kind"] in ("step", "failed")]
         print(f"{len(ended)} steps ended in {len(set(ended))} saves, {seconds:.1f} s in all")

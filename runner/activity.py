@@ -291,4 +291,20 @@ class Activity:
         self._stale = self._gathered.stale
 
 
-__all__ = ["Activity", "Begin", "Conflict", "Gather", "Gathered", "Load", "Look", "Plan", "Request", "Save", "Sleep", "Stop", "Unfit", "View", "Wake"]
+__all__ = [
+    "Activity",
+    "Begin",
+    "Conflict",
+    "Gather",
+    "Gathered",
+    "Load",
+    "Look",
+    "Plan",
+    "Request",
+    "Save",
+    "Sleep",
+    "Stop",
+    "Unfit",
+    "View",
+    "Wake",
+]

@@ -46,9 +46,7 @@ class Group(click.Group):
         module = _MODULES.get(cmd_name)
         if module is None:
             return None
-        found = getattr(
-            importlib.import_module(f"runner.commands.{module}"), "list_" if cmd_name == "list" else cmd_name
-        )
+        found = getattr(importlib.import_module(f"runner.commands.{module}"), "list_" if cmd_name == "list" else cmd_name)
         assert isinstance(found, click.Command)
         return found
 

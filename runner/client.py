@@ -70,9 +70,7 @@ class Client:
     def __init__(self, url: str, *, caller: str | None = None) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise errors.Malformed(
-                f"expected the address of a server, as http://localhost:8080, found {shown_url(url)!r}"
-            )
+            raise errors.Malformed(f"expected the address of a server, as http://localhost:8080, found {shown_url(url)!r}")
         self.url = url.rstrip("/")
         self._secure = parts.scheme == "https"
         self._host, self._port = parts.hostname, parts.port
@@ -247,9 +245,7 @@ class Client:
             try:
                 connection.connect()
             except OSError as error:
-                text = (
-                    f"there is no server at {self._named} ({error.strerror or error}): start one by `asyncflow serve`"
-                )
+                text = f"there is no server at {self._named} ({error.strerror or error}): start one by `asyncflow serve`"
                 raise Unavailable(text) from error
             connection.sock.settimeout(wait + ANSWER_SECONDS)
             connection.request(method, target, body=body, headers=dict(headers))
@@ -258,9 +254,7 @@ class Client:
             return response.status, {name.lower(): value for name, value in response.getheaders()}, text_
         except (OSError, http.client.HTTPException) as error:
             unknown = (
-                ""
-                if method == "GET"
-                else "; whether it did what was asked is unknown: look, or ask again with the same --key"
+                "" if method == "GET" else "; whether it did what was asked is unknown: look, or ask again with the same --key"
             )
             said = f"{type(error).__name__}: {error}".rstrip(": ")
             raise Unavailable(f"{self._named} has not answered ({said}){unknown}") from error
@@ -305,9 +299,7 @@ def error_of(status: int, problem: Mapping[str, Any]) -> AsyncflowError:
     listed = problem.get("errors")
     if cls is InvalidInput and isinstance(listed, list):
         faults = [
-            {"path": str(one.get("path", "")), "message": str(one.get("message", ""))}
-            for one in listed
-            if isinstance(one, dict)
+            {"path": str(one.get("path", "")), "message": str(one.get("message", ""))} for one in listed if isinstance(one, dict)
         ]
         return InvalidInput(message, errors=faults, code=status)
     return cls(message, code=status, details=details)

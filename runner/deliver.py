@@ -36,7 +36,14 @@ class Delivery:
     """Delivers messages to instances of one store."""
 
     def __init__(
-        self, store: Store, committer: Committer, bell: Bell, *, retention: Callable[[str], timedelta | None], history: bool, woken: Woken
+        self,
+        store: Store,
+        committer: Committer,
+        bell: Bell,
+        *,
+        retention: Callable[[str], timedelta | None],
+        history: bool,
+        woken: Woken,
     ) -> None:
         self._store = store
         self._committer = committer
@@ -128,7 +135,9 @@ class Delivery:
                 if before[1] != key[1]:
                     raise KeyReused(f"the idempotency key {key[0]!r} has started {definition.name}/{id} with something else")
                 return False
-        raise AlreadyExists(f"there is a {definition.name}/{id} already: choose another id, or start it with the key it was started with")
+        raise AlreadyExists(
+            f"there is a {definition.name}/{id} already: choose another id, or start it with the key it was started with"
+        )
 
     # -- deliver -------------------------------------------------------------------------------------------------------
 
@@ -155,7 +164,9 @@ class Delivery:
             hash=request_hash(kind, name, thread, value),
         )
 
-    def deliver(self, definition: Definition[Any], key: Key, message: Message, *, patience: float, if_pc: int | None = None) -> Answer:
+    def deliver(
+        self, definition: Definition[Any], key: Key, message: Message, *, patience: float, if_pc: int | None = None
+    ) -> Answer:
         """Lay a message down, and wait up to *patience* seconds for its answer.
 
         Returns:
@@ -176,9 +187,7 @@ class Delivery:
             raise Pending(text, idempotency_key=message.id)
         return answer
 
-    def lay(
-        self, definition: Definition[Any], key: Key, message: Message, *, if_pc: int | None = None
-    ) -> Answer | Waiting[Answer]:
+    def lay(self, definition: Definition[Any], key: Key, message: Message, *, if_pc: int | None = None) -> Answer | Waiting[Answer]:
         """Lay a message down; give its answer, or the wait for it, which the caller must then begin.
 
         Raises: as `deliver`, but never `Pending`.
@@ -335,5 +344,4 @@ def moved(key: Key, expected: int, found: int) -> PreconditionFailed:
 def _known(act: Activation, message: Message) -> bool:
     """Whether the message has come before: then its own effect may be what moved the counter."""
     instance = act.instance
-    return any(id == message.id for id in [*(one.id for one in instance.seen), *(one.id for one in instance.inbox)])
-
+    return any(one.id == message.id for one in instance.seen) or any(one.id == message.id for one in instance.inbox)

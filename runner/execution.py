@@ -117,12 +117,20 @@ class Execution:
     def _begin_task(self, run: Run, call: Callable[[], Any]) -> None:
         task = self._loop.create_task(self._drive(run, call), name=f"{run.context.workflow}/{run.context.id} {run.path}")
         self._tasks[run.token] = task
+        task.add_done_callback(functools.partial(self._never_began, run))
 
     def _expire(self, token: str) -> None:
         task = self._tasks.get(token)
         if task is not None:
             self._expired.add(token)
             task.cancel()
+
+    def _never_began(self, run: Run, _: asyncio.Task[None]) -> None:
+        """Answer for a task that was cancelled before its first turn, so that nothing in it could."""
+        if self._tasks.pop(run.token, None) is not None:
+            self._cancelled.discard(run.token)
+            stopped = failed(run, TimeoutError("the worker was stopped"), at=self._now())
+            self._ended(run.token, None if run.idempotent else stopped)
 
     async def _drive(self, run: Run, call: Callable[[], Any]) -> None:
         CURRENT.set(run.context)
@@ -307,4 +315,6 @@ class StallWatch:
             task = asyncio.current_task(self._loop)
             if task is not None and task is not said:
                 said = task
-                LOG.warning("%s blocks the event loop for %.1f s: make it a plain function, or await what takes time", task.get_name(), late)
+                LOG.warning(
+                    "%s blocks the event loop for %.1f s: make it a plain function, or await what takes time", task.get_name(), late
+                )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
 
 from pydantic_core import to_json
 
-from asyncflow import Defines, Failure, Status, Workflow, engine, limits
+from asyncflow import Defines, Failure, Status, engine, limits
 from asyncflow.activation import Activation
 from asyncflow.definition import Definition
 from asyncflow.errors import NotApplicable, NotFound, WorkflowCancelled, WorkflowFailed
@@ -33,7 +33,7 @@ class Handle(Generic[W_co]):
 
     id: str
 
-    def __init__(self, runner: Runner, definition: Definition[Any], id: str) -> None:  # noqa: A002
+    def __init__(self, runner: Runner, definition: Definition[Any], id: str) -> None:
         self.id = id
         self._runner = runner
         self._definition = definition
@@ -59,7 +59,7 @@ class Handle(Generic[W_co]):
     def send(
         self,
         event: Callable[[Any, I], R],
-        input: I,  # noqa: A002
+        input: I,
         /,
         *,
         thread: str | None = None,
@@ -71,7 +71,7 @@ class Handle(Generic[W_co]):
     def send(
         self,
         event: str,
-        input: object = None,  # noqa: A002
+        input: object = None,
         /,
         *,
         thread: str | None = None,
@@ -82,7 +82,7 @@ class Handle(Generic[W_co]):
     def send(
         self,
         event: Any,
-        input: Any = None,  # noqa: A002
+        input: Any = None,
         /,
         *,
         thread: str | None = None,

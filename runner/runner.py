@@ -7,7 +7,7 @@ import os
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeVar
 
 from asyncflow import Status, Workflow, limits
 from asyncflow.activation import Activation
@@ -146,17 +146,17 @@ class Runner:
         definition = self._definition(type(workflow))
         state = definition.codec.dump(workflow)
         hash_ = request_hash("start", definition.name, None, state)
-        id = id_for(id, idempotency_key)
+        own = id_for(id, idempotency_key)
         key = None if idempotency_key is None else (idempotency_key, hash_)
-        self.delivery.start(definition, state, id=id, uid=secrets.token_hex(16), key=key, caller=caller)
-        return Handle(self, definition, id)
+        self.delivery.start(definition, state, id=own, uid=secrets.token_hex(16), key=key, caller=caller)
+        return Handle(self, definition, own)
 
-    def get(self, workflow: type[W], id: str, /) -> Handle[W]:  # noqa: A002
+    def get(self, workflow: type[W], id: str, /) -> Handle[W]:
         """Give a handle; it reads nothing, so it does not say whether the instance is there."""
         check_id(id)
         return Handle(self, self._definition(workflow), id)
 
-    def list(self, workflow: type[W], /, *, status: Status | None = None, filter: str | None = None) -> Iterator[Handle[W]]:  # noqa: A002
+    def list(self, workflow: type[W], /, *, status: Status | None = None, filter: str | None = None) -> Iterator[Handle[W]]:
         """Give the instances, newest first; what is started meanwhile moves nothing."""
         definition = self._definition(workflow)
         token: str | None = None
@@ -260,8 +260,8 @@ class Runner:
 
     def _retention_of(self, workflow: str) -> timedelta | None:
         if isinstance(self._retention, Mapping):
-            return cast("Mapping[str, timedelta]", self._retention).get(workflow)
-        return cast("timedelta | None", self._retention)
+            return self._retention.get(workflow)
+        return self._retention
 
     def _sweep(self, now: datetime) -> None:
         """Delete what has expired and forget old history; nothing of a live instance is ever swept."""

@@ -97,32 +97,21 @@ def _history(given: object) -> object:
 def _store(given: object) -> object:
     # Never the value: it may hold a password.
     if not isinstance(given, str) or "://" not in given:
-        raise ValueError(
-            "expected the URL of a store, as sqlite:///asyncflow.db or memory://, found something without a scheme"
-        )
+        raise ValueError("expected the URL of a store, as sqlite:///asyncflow.db or memory://, found something without a scheme")
     scheme = given.partition("://")[0]
     if scheme not in KNOWN_SCHEMES:
-        raise ValueError(
-            f"expected a store of the kind {' or '.join(f'{one}://' for one in KNOWN_SCHEMES)}, found {scheme}://"
-        )
+        raise ValueError(f"expected a store of the kind {' or '.join(f'{one}://' for one in KNOWN_SCHEMES)}, found {scheme}://")
     return given
 
 
 def _url(given: object) -> object:
     try:
         parts = urlsplit(given) if isinstance(given, str) else None
-        good = (
-            parts is not None
-            and parts.scheme in ("http", "https")
-            and parts.hostname
-            and (parts.port is None or parts.port)
-        )
+        good = parts is not None and parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port)
     except ValueError:
         good = False
     if not good:
-        raise ValueError(
-            f"expected the address of a server, as http://localhost:{PORT}, found {shown_url(str(given))!r}"
-        )
+        raise ValueError(f"expected the address of a server, as http://localhost:{PORT}, found {shown_url(str(given))!r}")
     return str(given).rstrip("/")
 
 
@@ -244,9 +233,7 @@ def _choose_side(found: _Found) -> None:
     store, url = found.sources.get("store"), found.sources.get("url")
     if store is not None and store.kind == "flag" and url is not None:
         if url.kind == "flag":
-            found.problems.append(
-                "--store, --url: expected one of them, found both: commands talk to a server or to a store"
-            )
+            found.problems.append("--store, --url: expected one of them, found both: commands talk to a server or to a store")
         else:
             del found.values["url"], found.sources["url"]
 
@@ -294,9 +281,7 @@ def _read_table(found: _Found, table: Any, file: Path, folder: Path) -> None:
             value = _from_folder(name, value, file.parent, folder)  # noqa: PLW2901 - the same value, seen from here
             found.put(name, value, Source("file", f"{place} {key}"))
         else:
-            found.problems.append(
-                f"{place} {key}: is no setting{_meant(name, str)}; there are: {', '.join(Settings.model_fields)}"
-            )
+            found.problems.append(f"{place} {key}: is no setting{_meant(name, str)}; there are: {', '.join(Settings.model_fields)}")
 
 
 def _from_folder(name: str, value: Any, home: Path, folder: Path) -> Any:
@@ -307,9 +292,7 @@ def _from_folder(name: str, value: Any, home: Path, folder: Path) -> Any:
     if name == "store" and path != value and path and not path.startswith(("/", ":")):
         return f"sqlite:///{home / path}"
     if name == "app":
-        return ",".join(
-            str(home / one) if _is_path(one) else one for one in (part.strip() for part in value.split(","))
-        )
+        return ",".join(str(home / one) if _is_path(one) else one for one in (part.strip() for part in value.split(",")))
     return value
 
 

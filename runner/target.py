@@ -89,9 +89,7 @@ def _import_file(place: str, folders: Sequence[Path]) -> ModuleType:
     known = sys.modules.get(name)
     if known is not None and getattr(known, "__file__", None) != str(file):
         other = getattr(known, "__file__", None) or "built into Python"
-        raise TargetError(
-            f"the file {place} would be the module {name!r}, which is another one ({other}): rename the file"
-        )
+        raise TargetError(f"the file {place} would be the module {name!r}, which is another one ({other}): rename the file")
     _put_on_path([root])
     return _imported(name, place, folders)
 
@@ -111,9 +109,7 @@ def _imported(name: str, place: str, folders: Sequence[Path]) -> ModuleType:
     except (Exception, SystemExit) as error:
         if isinstance(error, ModuleNotFoundError) and error.name and (name + ".").startswith(error.name + "."):
             where = " or ".join(map(str, folders))
-            text = (
-                f"there is no module {error.name!r} in {where} or among what is installed: {_instead(place, folders)}"
-            )
+            text = f"there is no module {error.name!r} in {where} or among what is installed: {_instead(place, folders)}"
             raise TargetError(text) from error
         said = f"{place} cannot be imported: {type(error).__name__}: {error}"
         shadow = shadow_in([*folders, *_folders_of_traceback(error)])
@@ -165,9 +161,7 @@ def _named(module: ModuleType, name: str, target: str) -> Iterator[type[Workflow
     else:
         known = ", ".join(key for key, value in vars(module).items() if _is_workflow(value)) or "none"
         what = "is not there" if thing is None else f"is a {type(thing).__name__}"
-        raise TargetError(
-            f"{target}: expected {name!r} to be a workflow class, it {what}; {module.__name__} has: {known}"
-        )
+        raise TargetError(f"{target}: expected {name!r} to be a workflow class, it {what}; {module.__name__} has: {known}")
 
 
 # -- shadows -----------------------------------------------------------------------------------------------------------

@@ -53,7 +53,7 @@ STORE_AWAY_SECONDS: Final = 1.0
 class _Seat:
     """One activity and what it waits for."""
 
-    __slots__ = ("attempts", "fed", "gathered", "gathering", "key", "loop", "looking", "timer", "woken")
+    __slots__ = ("attempts", "fed", "gathered", "gathering", "key", "looking", "loop", "timer", "woken")
 
     def __init__(self, key: Key, loop: Generator[Request, Any, None], *, looking: bool) -> None:
         self.key = key
@@ -114,7 +114,7 @@ class Worker:
         self._saves: list[Pending] = []
         """What is to be saved at the end of this turn of the loop."""
         self._ident = 0
-        # Seeded once by the system: tokens tell attempts apart, they keep no secret, and a system call each would cost more than a step.
+        # Seeded once by the system: tokens tell attempts apart, they keep no secret, and a system call for each is dear.
         self._random = random.Random(secrets.randbits(256))  # noqa: S311
         self._thread: threading.Thread | None = None
         self._idle_waiters: list[Future[None]] = []
@@ -451,6 +451,7 @@ class Worker:
     def _attempt_ended(self, token: str, message: Message | None) -> None:
         seat = self._owners.pop(token, None)
         if seat is None:
+            self._feed_starved()
             return
         seat.attempts -= 1
         if message is None:

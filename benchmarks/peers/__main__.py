@@ -21,8 +21,8 @@ def environment(name: str, packages: list[str]) -> Path:
     python = where / "bin" / "python"
     if not (where / "ready").exists():
         print(f"{name}: installing {', '.join(packages)} …", file=sys.stderr, flush=True)
-        subprocess.run([sys.executable, "-m", "venv", "--clear", str(where)], check=True)  # noqa: S603
-        subprocess.run([str(python), "-m", "pip", "install", "-q", *packages], check=True)  # noqa: S603
+        subprocess.run([sys.executable, "-m", "venv", "--clear", str(where)], check=True)
+        subprocess.run([str(python), "-m", "pip", "install", "-q", *packages], check=True)
         (where / "ready").touch()
     return python
 
@@ -31,7 +31,7 @@ def peer(name: str) -> dict[str, object]:
     """Run one peer's script; it prints one JSON object."""
     packages, script = PEERS[name]
     python = environment(name, packages)
-    done = subprocess.run([str(python), str(HERE / script)], check=True, capture_output=True, text=True)  # noqa: S603
+    done = subprocess.run([str(python), str(HERE / script)], check=True, capture_output=True, text=True)
     found: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
     return found
 

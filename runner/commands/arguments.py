@@ -97,9 +97,7 @@ def _refuse(error: json.JSONDecodeError, *, plain: str, typed: bool, behind: str
     said = f"expected JSON{behind}, found a fault at {place}: {error.msg}"
     hint = ""
     if typed and plain.strip() and plain.strip()[0] not in '{["':
-        hint = (
-            f"\nA text is in double quotes, and in single ones for the shell: '{json.dumps(plain, ensure_ascii=False)}'"
-        )
+        hint = f"\nA text is in double quotes, and in single ones for the shell: '{json.dumps(plain, ensure_ascii=False)}'"
     elif typed and plain.strip()[:1] in ("{", "["):
         hint = "\nPut the whole of it into single quotes, so that the shell hands on the double ones."
     raise Malformed(f"{said}\n  {shown}\n  {' ' * (error.colno - 1 - begin)}^{hint}") from error

@@ -59,9 +59,7 @@ def docs_view(docs: JsonObject) -> RenderableType:
     ]
     if events:
         parts += [Text("\nevents", "bold"), table(["name", "input", "answer", "from", "awaited at", ""], events)]
-    queries = [
-        (n, input_in_words(one["output"]), _first_line(one["description"])) for n, one in docs["queries"].items()
-    ]
+    queries = [(n, input_in_words(one["output"]), _first_line(one["description"])) for n, one in docs["queries"].items()]
     if queries:
         parts += [Text("\nqueries", "bold"), table(["name", "gives", ""], queries)]
     return Group(*parts)

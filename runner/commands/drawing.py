@@ -32,9 +32,7 @@ THREADS_SHOWN: Final = 5
 UNDO: Final = "/undo"
 
 
-def instance_view(
-    instance: JsonObject, tree: JsonObject | None, timers: Sequence[JsonObject], now: datetime
-) -> RenderableType:
+def instance_view(instance: JsonObject, tree: JsonObject | None, timers: Sequence[JsonObject], now: datetime) -> RenderableType:
     """Draw an instance.
 
     Args:
@@ -56,9 +54,7 @@ def instance_view(
 
 def _head(instance: JsonObject, now: datetime) -> Text:
     line = Text.assemble((f"{instance['workflow']}/{instance['id']}", "bold"), "  ", status_text(instance["status"]))
-    line.append(
-        f"  pc {instance['pc']}, started {ago(instance['created_at'], now)}, changed {ago(instance['updated_at'], now)}"
-    )
+    line.append(f"  pc {instance['pc']}, started {ago(instance['created_at'], now)}, changed {ago(instance['updated_at'], now)}")
     for word, since in (instance.get("control") or {}).items():
         line.append(f"\n{word} asked for {ago(since.get('since'), now)}", "yellow")
     labels = {name: value for name, value in (instance.get("labels") or {}).items() if value is not None}
@@ -189,9 +185,7 @@ def _timers(instance: JsonObject, timers: Sequence[JsonObject], now: datetime) -
 
 
 def _errors(instance: JsonObject, now: datetime) -> Iterator[RenderableType]:
-    found: list[tuple[str, Any]] = [
-        (f"thread {one['id']}", one["error"]) for one in instance["threads"] if one.get("error")
-    ]
+    found: list[tuple[str, Any]] = [(f"thread {one['id']}", one["error"]) for one in instance["threads"] if one.get("error")]
     own = instance.get("error")  # that of a parked thread, unless the instance as a whole has one
     if own and own not in [error for _, error in found]:
         found.insert(0, ("instance", own))

@@ -37,9 +37,7 @@ WHERE_CHARACTERS: Final = 60
 @click.option("--wait", type=float, metavar="SECONDS", help="Wait for its end and print its output.")
 @changing
 @with_session
-def start(
-    session: Session, *, workflow: str, input: bytes | None, id_: str | None, key: str | None, wait: float | None
-) -> None:
+def start(session: Session, *, workflow: str, input: bytes | None, id_: str | None, key: str | None, wait: float | None) -> None:
     """Start an instance of WORKFLOW.
 
     INPUT is JSON: the fields without default, or what the workflow's start takes; @FILE reads it from a file, - from
@@ -268,8 +266,7 @@ def list_view(instances: list[JsonObject]) -> RenderableType:
         return Text("no instances")
     now = datetime.now(UTC)
     rows = [
-        (f"{one['workflow']}/{one['id']}", status_text(one["status"]), where(one), ago(one["updated_at"], now))
-        for one in instances
+        (f"{one['workflow']}/{one['id']}", status_text(one["status"]), where(one), ago(one["updated_at"], now)) for one in instances
     ]
     return table(["instance", "status", "where", "changed"], rows)
 
@@ -284,9 +281,7 @@ def where(instance: JsonObject) -> str:
     error = instance.get("error") or next((one["error"] for one in instance["threads"] if one.get("error")), None)
     said = f"{error.get('type')}: {error.get('message')}" if error else ""
     threads = [one for one in instance["threads"] if one["position"]]
-    places = ", ".join(
-        one["position"] if one["id"] == "main" else f"{one['id']}: {one['position']}" for one in threads[:3]
-    )
+    places = ", ".join(one["position"] if one["id"] == "main" else f"{one['id']}: {one['position']}" for one in threads[:3])
     more = f" and {len(threads) - 3} more" if len(threads) > 3 else ""
     return _cut("; ".join(part for part in (places + more, said) if part))
 

@@ -176,9 +176,7 @@ class StoreAccess(Code):
         if workflow is not None and known:
             self._definition(workflow)
         names = [workflow] if workflow is not None else known or None
-        page = self._runner.store.list(
-            names, status=status, filter=filter or "", page_size=page_size, page_token=page_token
-        )
+        page = self._runner.store.list(names, status=status, filter=filter or "", page_size=page_size, page_token=page_token)
         return {
             "instances": [_line(self._definitions.get(one.workflow), one) for one in page.items],
             "next_page_token": page.next_page_token,

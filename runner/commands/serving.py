@@ -31,22 +31,16 @@ _work = options(
     click.option("--history", metavar="DURATION", help="true, false, or how long that of ended instances is kept."),
     click.option("--lease", metavar="DURATION", help="How long a step's lease holds without a renewal."),
     click.option("--log-level", metavar="LEVEL", help="debug, info, warning or error."),
-    click.option(
-        "--json", "as_json", is_flag=True, help="Log JSON lines on a terminal too, and report errors as JSON."
-    ),
+    click.option("--json", "as_json", is_flag=True, help="Log JSON lines on a terminal too, and report errors as JSON."),
 )
 _address = options(
     click.option("--host", metavar="HOST", help="Where to listen, 127.0.0.1 unless said otherwise."),
     click.option("--port", metavar="PORT", help="Where to listen, 8080 unless said otherwise; 0: any free port."),
-    click.option(
-        "--insecure", is_flag=True, help="Listen elsewhere than on loopback, though everybody may do everything."
-    ),
+    click.option("--insecure", is_flag=True, help="Listen elsewhere than on loopback, though everybody may do everything."),
 )
 
 
-@click.command(
-    "dev", cls=Command, examples=("asyncflow dev pizza.py", "asyncflow dev shop.workflows:PizzaOrder --port 9000")
-)
+@click.command("dev", cls=Command, examples=("asyncflow dev pizza.py", "asyncflow dev shop.workflows:PizzaOrder --port 9000"))
 @_app
 @_address
 @_work
@@ -67,9 +61,7 @@ def dev(session: Session, *, target: str | None, insecure: bool, reload: bool) -
     configuration = session.configuration
     wanted = target or configuration.settings.app
     if wanted is None:
-        raise Malformed(
-            "expected a TARGET: a module, module:Class or a file with workflows, as `asyncflow dev pizza.py`"
-        )
+        raise Malformed("expected a TARGET: a module, module:Class or a file with workflows, as `asyncflow dev pizza.py`")
     flags = [*(["--insecure"] if insecure else []), *(["--json"] if session.output.as_json else [])]
     command = child_command(["dev", wanted, "--no-reload", *session.flags_as_given(), *flags])
     folders = folders_of(wanted, configuration.folders)

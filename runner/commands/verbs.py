@@ -138,9 +138,7 @@ def _matching(access: Access, which: Which) -> Iterator[tuple[str, str]]:
     workflow = None if which.workflow == "-" else which.workflow
     token: str | None = None
     while True:
-        page = access.page(
-            workflow, status=which.status, filter=which.filter, page_size=limits.PAGE_SIZE_MAX, page_token=token
-        )
+        page = access.page(workflow, status=which.status, filter=which.filter, page_size=limits.PAGE_SIZE_MAX, page_token=token)
         yield from ((one["workflow"], one["id"]) for one in page["instances"])
         token = page["next_page_token"]
         if token is None:
@@ -198,9 +196,7 @@ def _counted(number: int) -> str:
 
 # -- the commands ------------------------------------------------------------------------------------------------------
 
-_MANY: Final = (
-    "\n\nINSTANCE is WORKFLOW/ID; or WORKFLOW (- for every one) with --status or --filter, for all that match."
-)
+_MANY: Final = "\n\nINSTANCE is WORKFLOW/ID; or WORKFLOW (- for every one) with --status or --filter, for all that match."
 
 
 def _command(verb: str, text: str, status: str) -> Callable[[Callable[..., None]], click.Command]:
@@ -231,9 +227,7 @@ def _plain(verb: str, text: str, status: str) -> click.Command:
     return command
 
 
-cancel = _plain(
-    "cancel", "Cancel: undos and Finally run, then it is Cancelled. A second cancel does nothing.", "Paused"
-)
+cancel = _plain("cancel", "Cancel: undos and Finally run, then it is Cancelled. A second cancel does nothing.", "Paused")
 kill = _plain("kill", "End at once, without cleanup.", "Paused")
 pause = _plain("pause", "Stop what would begin; what runs may finish.", "Running")
 resume = _plain("resume", "Lift a pause. It retries nothing.", "Paused")

@@ -32,9 +32,7 @@ def end_of(access: Access, instance: JsonObject, seconds: float) -> JsonObject:
         if left <= 0:
             name = f"{instance['workflow']}/{instance['id']}"
             raise TimeoutError(f"{name} has not ended within {seconds:g} s; it is {instance['status']}")
-        instance = (
-            access.changed(instance["workflow"], instance["id"], instance["pc"], min(left, WAIT_SECONDS)) or instance
-        )
+        instance = access.changed(instance["workflow"], instance["id"], instance["pc"], min(left, WAIT_SECONDS)) or instance
     return instance
 
 

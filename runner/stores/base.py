@@ -224,9 +224,7 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def history(
-        self, workflow: str, id: str, *, page_size: int = limits.PAGE_SIZE, page_token: str | None = None
-    ) -> HistoryPage:
+    def history(self, workflow: str, id: str, *, page_size: int = limits.PAGE_SIZE, page_token: str | None = None) -> HistoryPage:
         """Return one page of an instance's entries, oldest first; an empty one if there is no such instance.
 
         Entries written meanwhile come on later pages.
@@ -302,9 +300,7 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def prune_history(
-        self, workflows: Collection[str], *, before: datetime, live: bool = False, limit: int = PRUNE_LIMIT
-    ) -> int:
+    def prune_history(self, workflows: Collection[str], *, before: datetime, live: bool = False, limit: int = PRUNE_LIMIT) -> int:
         """Forget the entries of writes of *workflows* whose `updated_at` is earlier than *before*.
 
         Of ended instances only, unless *live*. Returns how many writes lost their entries, at most *limit*: fewer

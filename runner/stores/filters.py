@@ -143,9 +143,7 @@ class _Reader:
     def _value(self) -> Value:
         start = self._at
         if text := self._take(_STRING):
-            return re.sub(
-                r"\\(.)", r"\1", text.group(1) if text.group(1) is not None else text.group(2), flags=re.DOTALL
-            )
+            return re.sub(r"\\(.)", r"\1", text.group(1) if text.group(1) is not None else text.group(2), flags=re.DOTALL)
         word = self._take(_WORD)
         if word is None:
             raise self._refusal("expected a value")

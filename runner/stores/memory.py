@@ -177,9 +177,7 @@ class MemoryStore(Store):
         items = tuple(_summary(row) for _, row in found[:page_size])
         return Page(items, make_token(question, [*found[page_size - 1][0]]) if more else None)
 
-    def history(
-        self, workflow: str, id: str, *, page_size: int = limits.PAGE_SIZE, page_token: str | None = None
-    ) -> HistoryPage:
+    def history(self, workflow: str, id: str, *, page_size: int = limits.PAGE_SIZE, page_token: str | None = None) -> HistoryPage:
         """See `Store.history`."""
         check_page_size(page_size)
         question: JsonValue = [workflow, id]
@@ -189,9 +187,7 @@ class MemoryStore(Store):
             texts = [] if row is None else [text for last, _, text in row.history if last > after]
         entries = [entry for text in texts for entry in from_json(text) if entry["n"] > after]
         more = len(entries) > page_size
-        return HistoryPage(
-            tuple(entries[:page_size]), make_token(question, entries[page_size - 1]["n"]) if more else None
-        )
+        return HistoryPage(tuple(entries[:page_size]), make_token(question, entries[page_size - 1]["n"]) if more else None)
 
     def _of(self, workflows: Collection[str] | None) -> Iterable[_Row]:
         rows = self._shared.rows.values()
@@ -276,9 +272,7 @@ class MemoryStore(Store):
         with self._open():
             return self._by_time(workflows, _expiry, now)[:limit]
 
-    def prune_history(
-        self, workflows: Collection[str], *, before: datetime, live: bool = False, limit: int = PRUNE_LIMIT
-    ) -> int:
+    def prune_history(self, workflows: Collection[str], *, before: datetime, live: bool = False, limit: int = PRUNE_LIMIT) -> int:
         """See `Store.prune_history`."""
         pruned = 0
         with self._open():
@@ -289,9 +283,7 @@ class MemoryStore(Store):
                     pruned += len(old)
         return pruned
 
-    def _by_time(
-        self, workflows: Collection[str], at: Callable[[_Row], datetime | None], now: datetime
-    ) -> Sequence[Key]:
+    def _by_time(self, workflows: Collection[str], at: Callable[[_Row], datetime | None], now: datetime) -> Sequence[Key]:
         """Return the keys of rows whose instant *at* has come, the earliest first."""
         pairs = [(at(row), _key(row)) for row in self._of(workflows)]
         return [key for _, key in sorted((instant, key) for instant, key in pairs if instant and instant <= now)]

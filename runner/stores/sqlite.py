@@ -121,9 +121,7 @@ class SqliteStore(Store):
         found = self._file.read(_GET, (workflow, id))
         if not found:
             return None
-        seq, number, uid, rev, status, document, state, created, updated, due, expires, labels, holders, *rest = found[
-            0
-        ]
+        seq, number, uid, rev, status, document, state, created, updated, due, expires, labels, holders, *rest = found[0]
         unplaced, reason, tries = rest
         record = Record(
             workflow=workflow,
@@ -182,9 +180,7 @@ class SqliteStore(Store):
         del rows[page_size:]
         return Page(tuple(map(_summary, rows)), make_token(question, [*rows[-1][:3]]) if more else None)
 
-    def history(
-        self, workflow: str, id: str, *, page_size: int = limits.PAGE_SIZE, page_token: str | None = None
-    ) -> HistoryPage:
+    def history(self, workflow: str, id: str, *, page_size: int = limits.PAGE_SIZE, page_token: str | None = None) -> HistoryPage:
         """See `Store.history`."""
         check_page_size(page_size)
         question: JsonValue = [workflow, id]
@@ -204,8 +200,7 @@ class SqliteStore(Store):
     def due(self, workflows: Collection[str], *, now: datetime, limit: int, process: str = "") -> Sequence[Key]:
         """See `Store.due`. The claim is not flushed: what a crash of the machine takes of it is only due earlier."""
         found = self._earliest(
-            "SELECT wake_at, workflow, id, seq FROM instances"
-            " WHERE workflow = ? AND wake_at <= ? ORDER BY wake_at LIMIT ?",
+            "SELECT wake_at, workflow, id, seq FROM instances WHERE workflow = ? AND wake_at <= ? ORDER BY wake_at LIMIT ?",
             workflows,
             micros(now),
             limit,
@@ -255,9 +250,7 @@ class SqliteStore(Store):
         query = "SELECT workflow, id FROM instances WHERE workflow = ? AND unfit = 1"
         return sorted(Key(*row) for name in set(workflows) for row in self._file.read(query, (name,)))
 
-    def _earliest(
-        self, query: str, workflows: Collection[str], until: int, limit: int
-    ) -> Sequence[tuple[int, str, str, int]]:
+    def _earliest(self, query: str, workflows: Collection[str], until: int, limit: int) -> Sequence[tuple[int, str, str, int]]:
         """Return the first *limit* rows (time, workflow, id, seq) of a *query* that is asked for each workflow."""
         if limit <= 0:
             return []
@@ -298,9 +291,7 @@ class SqliteStore(Store):
         )
         return [Key(workflow, id_) for _, workflow, id_, _ in found]
 
-    def prune_history(
-        self, workflows: Collection[str], *, before: datetime, live: bool = False, limit: int = PRUNE_LIMIT
-    ) -> int:
+    def prune_history(self, workflows: Collection[str], *, before: datetime, live: bool = False, limit: int = PRUNE_LIMIT) -> int:
         """See `Store.prune_history`."""
         bindings = (micros(before), to_json(sorted(set(workflows))).decode(), live, to_json(ENDED).decode(), limit)
 

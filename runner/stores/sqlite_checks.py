@@ -61,6 +61,5 @@ def refuse_corrupt(connection: apsw.Connection, path: str) -> None:
     if row is None or row[0] != "ok":
         found = "no answer" if row is None else row[0]
         raise Unavailable(
-            f"{path}: it is corrupt and was left as it is: restore a copy, or rescue what is left by `.recover`"
-            f" ({found})"
+            f"{path}: it is corrupt and was left as it is: restore a copy, or rescue what is left by `.recover` ({found})"
         )

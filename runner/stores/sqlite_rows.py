@@ -77,9 +77,7 @@ def prepare(write: Write) -> PreparedWrite | Failed:
             record.id,
         )
         entries = encode_entries(write.entries) if write.entries else None
-        return PreparedWrite(
-            columns, record.uid, micros(record.created_at), updated_at, labels, holders, expected, entries
-        )
+        return PreparedWrite(columns, record.uid, micros(record.created_at), updated_at, labels, holders, expected, entries)
     except AsyncflowError as error:
         return Failed(error)
     except ROW_FAULTS as error:
@@ -125,11 +123,7 @@ def _change_labels(connection: apsw.Connection, expected: SqliteRevision, row: P
 def _drop_labels(connection: apsw.Connection, workflow: str, id_: str, created_at: int, labels: bytes) -> None:
     connection.executemany(
         "DELETE FROM labels WHERE workflow = ? AND name = ? AND value = ? AND created_at = ? AND id = ?",
-        [
-            (workflow, name, indexed(value), created_at, id_)
-            for name, value in read_labels(labels).items()
-            if value is not None
-        ],
+        [(workflow, name, indexed(value), created_at, id_) for name, value in read_labels(labels).items() if value is not None],
     )
 
 

@@ -115,7 +115,5 @@ def _version(connection: apsw.Connection, path: str, migrations: tuple[str, ...]
     """Return how many migrations the file has seen; refuse one that is ahead of us."""
     version = int(connection.pragma("user_version"))
     if version > len(migrations):
-        raise Unavailable(
-            f"{path} was written by a newer asyncflow (form {version}, this one knows {len(migrations)}): upgrade"
-        )
+        raise Unavailable(f"{path} was written by a newer asyncflow (form {version}, this one knows {len(migrations)}): upgrade")
     return version

@@ -43,8 +43,7 @@ def page_query(workflow: str, status: str | None, comparisons: Filter, after: Pl
             where.append(condition.sql)
             bindings += condition.bindings
     return Query(
-        f"SELECT {_COLUMNS} FROM {source} WHERE {' AND '.join(where)}"
-        f" ORDER BY {lead}.created_at DESC, {lead}.id DESC LIMIT ?",
+        f"SELECT {_COLUMNS} FROM {source} WHERE {' AND '.join(where)} ORDER BY {lead}.created_at DESC, {lead}.id DESC LIMIT ?",
         [*bindings, limit],
     )
 

@@ -147,9 +147,7 @@ def test_nothing_new_is_none(server: Foreign) -> None:
     (503, b"", "text/plain", "answers 503 Service Unavailable"),
     (0, b"", "hang up", "has not answered (RemoteDisconnected"),
 ])  # fmt: skip
-def test_what_is_no_answer_of_ours_is_unavailable(
-    server: Foreign, status: int, value: Any, kind: str, said: str
-) -> None:
+def test_what_is_no_answer_of_ours_is_unavailable(server: Foreign, status: int, value: Any, kind: str, said: str) -> None:
     server.answer(status, value, kind)
     with pytest.raises(Unavailable) as raised:
         Client(server.url).get("W", "w")
@@ -199,9 +197,7 @@ def test_a_refusal_says_what_is_awaited() -> None:
 
 
 def test_a_bad_input_says_where() -> None:
-    error = error_of(
-        422, {"title": "InvalidInput", "detail": "no", "errors": [{"path": "a/0", "message": "is no number"}, 3]}
-    )
+    error = error_of(422, {"title": "InvalidInput", "detail": "no", "errors": [{"path": "a/0", "message": "is no number"}, 3]})
     assert isinstance(error, InvalidInput)
     assert error.errors == [{"path": "a/0", "message": "is no number"}]
 

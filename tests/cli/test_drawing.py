@@ -38,9 +38,7 @@ CALLS: Any = definition_json(shop.Calls)
 
 
 def test_an_undo_is_marked_at_its_step() -> None:
-    shown = instance(
-        thread("main", "Executing", "calls/ring/undo", attempt=2, retry_at=(NOW + timedelta(minutes=5)).isoformat())
-    )
+    shown = instance(thread("main", "Executing", "calls/ring/undo", attempt=2, retry_at=(NOW + timedelta(minutes=5)).isoformat()))
     lines = drawn(shown, CALLS)
     assert "Step ring  ◀ main: undoing, attempt 2, again in 5m" in lines
     assert ["in", "5m", "calls/ring/undo", "(next", "attempt)", "main"] in [line.split()[:6] for line in lines]

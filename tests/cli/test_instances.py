@@ -32,9 +32,7 @@ def test_a_start_as_json_is_the_instance(either: Shell) -> None:
     assert found == either.json("show", "Parcel/p-1")
     plain = ("workflow", "id", "status", "output", "error", "labels", "control")
     assert [found[name] for name in plain] == ["Parcel", "p-1", "Running", None, None, {"customer": "ann"}, None]
-    assert [(one["id"], one["status"], one["position"]) for one in found["threads"]] == [
-        ("main", "Waiting", "open/counter")
-    ]
+    assert [(one["id"], one["status"], one["position"]) for one in found["threads"]] == [("main", "Waiting", "open/counter")]
     assert sorted((one["event"], one["role"]) for one in found["awaits"]) == [("close", ["clerk"]), ("pack", None)]
 
 
@@ -139,9 +137,7 @@ def test_an_event_gives_its_answer(either: Shell) -> None:
 def test_an_event_with_a_key_is_handled_once(either: Shell) -> None:
     either.run("start", "Parcel", ANN, "--id", "p-1")
     for _ in range(2):
-        assert either.json("send", "Parcel/p-1", "pack", '{"name": "book"}', "--key", "k") == [
-            {"name": "book", "count": 1}
-        ]
+        assert either.json("send", "Parcel/p-1", "pack", '{"name": "book"}', "--key", "k") == [{"name": "book", "count": 1}]
     error = either.error("send", "Parcel/p-1", "pack", '{"name": "pen"}', "--key", "k", code=1)
     assert error["type"] == "KeyReused"
 

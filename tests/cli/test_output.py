@@ -61,9 +61,7 @@ def test_a_server_that_is_not_there_is_unreachable(shell: Shell) -> None:
     assert "start one by `asyncflow serve`" in error["message"]
 
 
-@pytest.mark.parametrize(
-    "arguments", [("frobnicate",), ("list", "--colour"), ("start",), ("send", "Parcel/p-1"), ("show", "x")]
-)
+@pytest.mark.parametrize("arguments", [("frobnicate",), ("list", "--colour"), ("start",), ("send", "Parcel/p-1"), ("show", "x")])
 def test_wrong_use_is_told_on_stderr(shell: Shell, arguments: tuple[str, ...]) -> None:
     result = shell(*arguments, code=2)
     assert result.stdout == ""
@@ -108,9 +106,9 @@ def test_the_version(shell: Shell) -> None:
 
 
 def test_what_a_terminal_would_act_on_is_not_printed() -> None:
-    assert visible(
-        "a\x1b[2Jb\x07\x9bc\r\td\n"
-    ) == "a\N{REPLACEMENT CHARACTER}[2Jb" + "\N{REPLACEMENT CHARACTER}" * 2 + ("c\N{REPLACEMENT CHARACTER}\td\n")
+    assert visible("a\x1b[2Jb\x07\x9bc\r\td\n") == "a\N{REPLACEMENT CHARACTER}[2Jb" + "\N{REPLACEMENT CHARACTER}" * 2 + (
+        "c\N{REPLACEMENT CHARACTER}\td\n"
+    )
     for text in (json_line("\x1b\x9b\x7f\ud800ü"), json_block("\x1b\x9b\x7f\ud800ü")):
         assert text == '"\\u001b\\u009b\\u007f\\ud800ü"'
         assert json.loads(text) == "\x1b\x9b\x7f\ud800ü"
@@ -236,9 +234,7 @@ def test_a_log_line_is_one_json_object_with_what_it_carries(root: logging.Logger
     try:
         raise ValueError("two\nlines")
     except ValueError:
-        logger.exception(
-            "failed %d times", 3, extra={"instance": "X/1", "thread_id": "main", "took": timedelta(seconds=1)}
-        )
+        logger.exception("failed %d times", 3, extra={"instance": "X/1", "thread_id": "main", "took": timedelta(seconds=1)})
     lines = stream.getvalue().splitlines()
     assert len(lines) == 1
     line = json.loads(lines[0])

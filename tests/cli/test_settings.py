@@ -45,9 +45,7 @@ def test_a_flag_that_is_not_given_and_an_empty_variable_say_nothing(tmp_path: Pa
 def test_where_each_came_from_is_known(tmp_path: Path) -> None:
     pyproject(tmp_path, "port = 1", 'log-level = "DEBUG"')
     found = load_settings({"host": "h"}, environment={"ASYNCFLOW_CONCURRENCY": "3"}, folder=tmp_path)
-    assert {
-        name: (source.kind, source.place) for name, source in found.sources.items() if source.kind != "default"
-    } == {
+    assert {name: (source.kind, source.place) for name, source in found.sources.items() if source.kind != "default"} == {
         "port": ("file", "pyproject.toml [tool.asyncflow] port"),
         "log_level": ("file", "pyproject.toml [tool.asyncflow] log-level"),
         "host": ("flag", "--host"),
@@ -119,9 +117,7 @@ def test_retention_of_the_environment(tmp_path: Path, text: str, value: object) 
     assert loaded(tmp_path, ASYNCFLOW_RETENTION=text).retention == value
 
 
-@pytest.mark.parametrize(
-    "text, value", [("true", True), ("OFF", False), ("1", True), ("0", False), ("30d", timedelta(days=30))]
-)
+@pytest.mark.parametrize("text, value", [("true", True), ("OFF", False), ("1", True), ("0", False), ("30d", timedelta(days=30))])
 def test_history_of_the_environment(tmp_path: Path, text: str, value: object) -> None:
     assert loaded(tmp_path, ASYNCFLOW_HISTORY=text).history == value
 
@@ -215,16 +211,12 @@ def test_a_runner_from_the_environment(tmp_path: Path, monkeypatch: pytest.Monke
 def test_a_runner_of_a_bad_environment_is_refused_with_all_problems(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ASYNCFLOW_CONCURRENCY", "0")
     monkeypatch.setenv("ASYNCFLOW_RETENTION", "soon")
-    with pytest.raises(
-        Malformed, match=r"ASYNCFLOW_CONCURRENCY: expected at least 1, found 0\n.*ASYNCFLOW_RETENTION"
-    ) as raised:
+    with pytest.raises(Malformed, match=r"ASYNCFLOW_CONCURRENCY: expected at least 1, found 0\n.*ASYNCFLOW_RETENTION") as raised:
         Runner.from_env([Visit])
     assert len(raised.value.problems) == 2  # type: ignore[attr-defined]
 
 
-def test_the_command_prints_each_setting_and_its_source(
-    shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_command_prints_each_setting_and_its_source(shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pyproject(tmp_path, "retention = {Visit = '36h'}", "history = false")
     monkeypatch.setenv("ASYNCFLOW_PORT", "9000")
     monkeypatch.setenv("ASYNCFLOW_URL", "http://ann:secret@localhost:1/x/")
@@ -239,10 +231,7 @@ def test_the_command_prints_each_setting_and_its_source(
     assert printed["url"]["value"] == "http://ann:***@localhost:1/x"
     lines = shell("settings").stdout.splitlines()
     assert lines[0].split() == ["setting", "value", "from"]
-    assert any(
-        line.split() == ["retention", "Visit=1d12h", "pyproject.toml", "[tool.asyncflow]", "retention"]
-        for line in lines
-    )
+    assert any(line.split() == ["retention", "Visit=1d12h", "pyproject.toml", "[tool.asyncflow]", "retention"] for line in lines)
 
 
 def test_the_command_tells_all_problems_on_stderr(shell: Shell, tmp_path: Path) -> None:

@@ -128,9 +128,7 @@ def test_a_file_given_as_a_module_is_named(tmp_path: Path) -> None:
 
 def test_a_file_with_the_name_of_another_module_is_refused(tmp_path: Path) -> None:
     flow(tmp_path / "queue.py", "Order")
-    with pytest.raises(
-        TargetError, match=r"would be the module 'queue', which is another one \(.*queue.py\): rename the file"
-    ):
+    with pytest.raises(TargetError, match=r"would be the module 'queue', which is another one \(.*queue.py\): rename the file"):
         find_workflows("queue.py", [tmp_path])
 
 
@@ -148,9 +146,7 @@ def test_a_module_that_raises_is_told_with_the_users_lines_alone(tmp_path: Path)
 
 def test_a_missing_import_inside_is_not_taken_for_a_missing_target(tmp_path: Path) -> None:
     write(tmp_path / "needs_a.py", "import something_that_is_not_there")
-    with pytest.raises(
-        TargetError, match=r"needs_a cannot be imported: ModuleNotFoundError.*something_that_is_not_there"
-    ):
+    with pytest.raises(TargetError, match=r"needs_a cannot be imported: ModuleNotFoundError.*something_that_is_not_there"):
         find_workflows("needs_a", [tmp_path])
 
 
@@ -186,9 +182,7 @@ def test_our_own_folder_hides_nothing() -> None:
 def test_a_target_called_like_ours_is_refused(tmp_path: Path) -> None:
     flow(tmp_path / "runner.py", "Order")
     for target in ("runner.py", "runner", "runner:Order"):
-        with pytest.raises(
-            TargetError, match="your module 'runner' and asyncflow's package 'runner' hide each other: rename"
-        ):
+        with pytest.raises(TargetError, match="your module 'runner' and asyncflow's package 'runner' hide each other: rename"):
             find_workflows(target, [tmp_path])
 
 
@@ -197,9 +191,7 @@ def test_an_import_that_meets_ours_instead_of_the_users_is_explained(tmp_path: P
     write(tmp_path / "uses_a.py", "from runner import run_everything")
     with pytest.raises(TargetError) as raised:
         find_workflows("uses_a", [tmp_path])
-    assert "uses_a cannot be imported: ImportError: cannot import name 'run_everything' from 'runner'" in str(
-        raised.value
-    )
+    assert "uses_a cannot be imported: ImportError: cannot import name 'run_everything' from 'runner'" in str(raised.value)
     assert f"{tmp_path}/runner.py has the name of asyncflow's package 'runner'" in str(raised.value)
 
 

@@ -249,7 +249,5 @@ def test_a_store_that_goes_away_in_the_middle_ends_it(shell: Shell, monkeypatch:
     monkeypatch.setattr(SqliteStore, "delete", gone)
     result = shell.run("delete", "Visit", "--status", "Finished", code=5)
     assert len(deletes) == 5
-    assert result.stdout == (
-        "deleted 0 of 9 instances, 5 refused, 4 not tried: the store or the server cannot be reached\n"
-    )
+    assert result.stdout == ("deleted 0 of 9 instances, 5 refused, 4 not tried: the store or the server cannot be reached\n")
     assert json.loads(shell.run("delete", "Visit", "--status", "Finished", "--json", code=5).stdout)["matched"] == 9

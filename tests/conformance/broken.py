@@ -402,9 +402,7 @@ class SweepsTheLiving(MemoryStore):
 class PrunesTheLiving(MemoryStore):
     """Forgets the history of whoever has any."""
 
-    def prune_history(
-        self, workflows: Collection[str], *, before: datetime, live: bool = False, limit: int = PRUNE_LIMIT
-    ) -> int:
+    def prune_history(self, workflows: Collection[str], *, before: datetime, live: bool = False, limit: int = PRUNE_LIMIT) -> int:
         return super().prune_history(workflows, before=before, live=True, limit=limit)
 
 
@@ -418,9 +416,7 @@ class HistoryOutlives(MemoryStore):
             self.__dict__.setdefault("graves", {})[Key(workflow, id)] = row.history
         return deleted
 
-    def history(
-        self, workflow: str, id: str, *, page_size: int = limits.PAGE_SIZE, page_token: str | None = None
-    ) -> HistoryPage:
+    def history(self, workflow: str, id: str, *, page_size: int = limits.PAGE_SIZE, page_token: str | None = None) -> HistoryPage:
         row = self._shared.rows.get(Key(workflow, id))
         if row is not None:
             row.history[:0] = self.__dict__.get("graves", {}).pop(Key(workflow, id), [])

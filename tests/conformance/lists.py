@@ -207,9 +207,7 @@ class PagePromises(StorePromises):
     def test_pages_have_each_instance_once(self, open_store: OpenStore) -> None:
         store = open_store()
         for number in range(7):
-            create(
-                store, record(f"o-{number}", created_at=NOW + number // 3 * SECOND, labels={"even": number % 2 == 0})
-            )
+            create(store, record(f"o-{number}", created_at=NOW + number // 3 * SECOND, labels={"even": number % 2 == 0}))
         whole = listed(store)
         for size in (1, 2, 3, 6, 7, 8, 1_000):
             pages = list(self.pages(store, size))

@@ -45,9 +45,7 @@ def create(store: Store, new: Record, history: Sequence[Mapping[str, JsonValue]]
     return saved(store.commit([Write(new, None, history)])[0])
 
 
-def save(
-    store: Store, changed: Record, expected: Revision, history: Sequence[Mapping[str, JsonValue]] = ()
-) -> Revision:
+def save(store: Store, changed: Record, expected: Revision, history: Sequence[Mapping[str, JsonValue]] = ()) -> Revision:
     """Save it, or fail the test."""
     assert expected is not None
     return saved(store.commit([Write(changed, expected, history)])[0])

@@ -74,9 +74,7 @@ def test_what_cannot_be_read_is_said_with_its_place(text: str, says: str) -> Non
 
 
 def test_a_field_that_a_store_cannot_filter_is_named() -> None:
-    with pytest.raises(
-        Malformed, match=r"Firestore store cannot filter by 'state\.cart\.0'; it can by: labels, status"
-    ):
+    with pytest.raises(Malformed, match=r"Firestore store cannot filter by 'state\.cart\.0'; it can by: labels, status"):
         parse_filter("labels.a = 1 AND state.cart.0 = 1", frozenset(("labels", "status")), "Firestore")
 
 
@@ -145,9 +143,7 @@ def test_sqlite_and_python_agree(
     for name, value in labels.items():
         if value is not None:
             indexed = bytes([value]) if isinstance(value, bool) else value
-            database.execute(
-                "INSERT INTO labels VALUES (?, ?, ?, 0, 'o-1', (SELECT seq FROM instances))", (ORDER, name, indexed)
-            )
+            database.execute("INSERT INTO labels VALUES (?, ?, ?, 0, 'o-1', (SELECT seq FROM instances))", (ORDER, name, indexed))
     query = page_query(ORDER, None, tuple(asked), None, 9)
     found = bool(database.execute(query.sql, query.bindings).fetchall())
     assert found == matches(tuple(asked), created_at=NOW, updated_at=NOW, **columns)  # type: ignore[arg-type]
@@ -161,7 +157,5 @@ def test_times_and_statuses_compare_as_in_sqlite() -> None:
         ("status = Running AND status != Failed", True),
         ("status != Running", False),
     ):
-        assert (
-            matches(parse(text), status="Running", created_at=NOW, updated_at=later, labels={}, state=b"") == expected
-        )
+        assert matches(parse(text), status="Running", created_at=NOW, updated_at=later, labels={}, state=b"") == expected
     assert datetime(2026, 1, 31, 9, 0, 0, 123_456, tzinfo=UTC) == NOW

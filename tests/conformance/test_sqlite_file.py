@@ -115,9 +115,7 @@ def test_a_corrupt_file_is_refused_and_left_as_it_is(path: Path) -> None:
     assert path.read_bytes() == bytes(content)
 
 
-def test_a_large_file_is_checked_beside_the_work_and_then_written_no_more(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_large_file_is_checked_beside_the_work_and_then_written_no_more(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = SqliteStore(path)
     at = create(store, record(document=b"d" * 100_000))
     store.close()
@@ -463,7 +461,5 @@ def test_another_url_is_refused_without_its_secrets(url: str, says: str) -> None
 
 
 def test_only_the_driver_asked_for_is_imported() -> None:
-    program = (
-        "import sys\nfrom runner.stores import open_store\nopen_store('memory://')\nassert 'apsw' not in sys.modules"
-    )
+    program = "import sys\nfrom runner.stores import open_store\nopen_store('memory://')\nassert 'apsw' not in sys.modules"
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)

@@ -12,9 +12,7 @@ from tests.docs.snippets import Block, blocks_of, commands_of, faults_of, matche
 
 ROOT = Path(__file__).parents[2]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
-BLOCKS = {
-    str(path.relative_to(ROOT)): list(blocks_of(str(path.relative_to(ROOT)), path.read_text("utf-8"))) for path in PAGES
-}
+BLOCKS = {str(path.relative_to(ROOT)): list(blocks_of(str(path.relative_to(ROOT)), path.read_text("utf-8"))) for path in PAGES}
 STORIES = [page for page, blocks in BLOCKS.items() if any(b.language == "python" and b.runs for b in blocks)]
 CONSOLES = [b for blocks in BLOCKS.values() for b in blocks if b.language == "console" and b.runs]
 TARGETS = frozenset(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
@@ -45,9 +43,7 @@ def tell(blocks: list[Block], folder: Path, capsys: pytest.CaptureFixture[str]) 
 
 
 @pytest.mark.parametrize("page", STORIES)
-def test_python_runs(
-    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_python_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
     tell(BLOCKS[page], tmp_path, capsys)
 

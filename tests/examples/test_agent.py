@@ -32,9 +32,7 @@ def test_answers_of_the_owner_may_come_in_any_order(order: tuple[str, ...]) -> N
             sim.send(Call.refuse, "where would it sleep?", thread="calls/3")
         else:
             sim.send(Call.approve, thread=f"calls/{number}")
-    assert sim.output == (
-        "buy cake: paid 24 coins; buy balloons: paid 6 coins; buy pony: refused: where would it sleep?"
-    )
+    assert sim.output == ("buy cake: paid 24 coins; buy balloons: paid 6 coins; buy pony: refused: where would it sleep?")
     assert sim.steps.count("think") == 3
     assert sim.steps.count("run_tool") == 3 + 2
 

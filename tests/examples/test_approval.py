@@ -12,9 +12,7 @@ from examples.approval import PATIENCE, TIME_TO_REVISE, Approval, Decision
 DAY = timedelta(days=1)
 
 
-def asked(
-    start: Callable[..., Simulation[Approval]] = simulate, line: tuple[str, ...] = ("bob", "carol")
-) -> Simulation[Approval]:
+def asked(start: Callable[..., Simulation[Approval]] = simulate, line: tuple[str, ...] = ("bob", "carol")) -> Simulation[Approval]:
     return start(Approval(author="ann", title="Budget", line=list(line)))
 
 

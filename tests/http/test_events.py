@@ -115,9 +115,7 @@ def test_the_same_key_gives_the_same_answer_once(client: Asker, path: str) -> No
     assert len(client.get(path).get_json()["state"]["items"]) == 1
     for event, body in (("put", {"name": "milk"}), ("pay", "1"), ("clear", ...)):
         assert client.problem("POST", f"{path}/events/{event}", body, status=422, headers=key)["class"] == "KeyReused"
-    other = client.problem(
-        "POST", f"{path}/events/put?thread=main", {"name": "tea", "count": 2}, status=422, headers=key
-    )
+    other = client.problem("POST", f"{path}/events/put?thread=main", {"name": "tea", "count": 2}, status=422, headers=key)
     assert other["class"] == "KeyReused", "the thread belongs to what a key was used for"
     client.post(f"{path}/events/close")
     assert client.post(f"{path}/events/put", {"name": "tea", "count": 2}, headers=key).get_json() == first.get_json()

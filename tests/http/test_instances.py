@@ -96,9 +96,7 @@ def test_start_makes_the_object(client: Asker, runner: Runner) -> None:
     assert (started["kind"], started["caller"], started["input"]) == ("started", "ann", 3)
 
 
-@pytest.mark.parametrize(
-    "guests, status, cls", [(-1, 418, "Rejected"), (13, 500, "HandlerFailed"), (14, 500, "HandlerFailed")]
-)
+@pytest.mark.parametrize("guests, status, cls", [(-1, 418, "Rejected"), (13, 500, "HandlerFailed"), (14, 500, "HandlerFailed")])
 def test_start_may_refuse(client: Asker, guests: int, status: int, cls: str, caplog: pytest.LogCaptureFixture) -> None:
     problem = client.problem("POST", "/workflows/Visit", guests, status=status)
     assert problem["class"] == cls

@@ -136,16 +136,8 @@ def test_what_is_as_long_as_may_be_is_taken() -> None:
 
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
-SCALARS = (
-    st.none()
-    | st.booleans()
-    | st.integers(1 - 2**53, 2**53 - 1)
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | TEXTS
-)
-VALUES = st.recursive(
-    SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXTS, inner, max_size=4), max_leaves=12
-)
+SCALARS = st.none() | st.booleans() | st.integers(1 - 2**53, 2**53 - 1) | st.floats(allow_nan=False, allow_infinity=False) | TEXTS
+VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXTS, inner, max_size=4), max_leaves=12)
 
 
 @given(VALUES, st.booleans())

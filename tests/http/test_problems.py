@@ -51,9 +51,7 @@ def below(cls: type[BaseException]) -> Iterator[type[BaseException]]:
 
 def test_every_class_has_a_row() -> None:
     """Nothing falls back to the root: a new class must say what it is over HTTP. `Pending` is none: it is a 202."""
-    ours = {
-        cls for cls in {*below(AsyncflowError), *error_classes()} if cls.__module__.partition(".")[0] == "asyncflow"
-    }
+    ours = {cls for cls in {*below(AsyncflowError), *error_classes()} if cls.__module__.partition(".")[0] == "asyncflow"}
     assert len(ours) > 20
     by_itself = {Pending, errors.Uncertain, errors.Failure}
     assert ours - by_itself <= TABLE.keys()

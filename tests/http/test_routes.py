@@ -56,11 +56,7 @@ def ready(client: Asker) -> Asker:
 
 
 def test_every_route_has_a_row(app: Flask) -> None:
-    there = {
-        (method, rule.rule)
-        for rule in app.url_map.iter_rules()
-        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
-    }
+    there = {(method, rule.rule) for rule in app.url_map.iter_rules() for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}}
     assert there == {(row.method, row.rule) for row in ROWS}
 
 

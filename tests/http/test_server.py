@@ -231,9 +231,7 @@ def test_callers_that_have_gone_are_forgotten(serving: Serve) -> None:
         served.ask("GET", "/healthz")
     for line in lines:
         line.close()
-    while (
-        len(list(files.iterdir())) > before + 5
-    ):  # their connections are closed on our side too, long before the minute
+    while len(list(files.iterdir())) > before + 5:  # their connections are closed on our side too, long before the minute
         served.ask("GET", "/healthz")
 
 
@@ -270,9 +268,7 @@ def test_nothing_acknowledged_is_lost_when_it_is_killed_under_load(serving: Serv
                 continue
             name = f"{who}-{number}"
             try:
-                reply = connection.ask(
-                    "POST", f"/workflows/Basket/b-{who}/events/put", {"name": name}, Idempotency_Key=name
-                )
+                reply = connection.ask("POST", f"/workflows/Basket/b-{who}/events/put", {"name": name}, Idempotency_Key=name)
             except (OSError, ValueError):
                 connection.close()
                 connection = None  # in doubt: the same once more

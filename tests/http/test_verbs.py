@@ -135,9 +135,7 @@ def test_a_trial_shows_what_would_be_and_changes_nothing(client: Asker, path: st
         client.post(f"{path}:{verb}?dry_run=true", {}, headers={"Idempotency-Key": "k-1"})
     assert client.problem("POST", f"{path}:retry?dry_run=1", {}, status=409)["class"] == "NotApplicable"
     stale = {"If-Match": '"0"'}
-    assert (
-        client.problem("POST", f"{path}:kill?dry_run=1", {}, status=412, headers=stale)["class"] == "PreconditionFailed"
-    )
+    assert client.problem("POST", f"{path}:kill?dry_run=1", {}, status=412, headers=stale)["class"] == "PreconditionFailed"
     assert client.get(path).data == before.data
     assert len(client.get(f"{path}/history").get_json()["entries"]) == 1
     assert client.post(f"{path}:pause?dry_run=0", {}).get_json()["status"] == "Paused"

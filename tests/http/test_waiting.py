@@ -253,9 +253,7 @@ def test_an_event_that_comes_while_a_step_runs_is_answered_after_it(
     key = {"Idempotency-Key": "k-1"}
     pending = client.post(f"{path}/events/order", "bread", 202, headers={**key, "Prefer": "wait=0"})
     assert pending.get_json() == {"idempotency_key": "k-1"}
-    again = [
-        listening.ask("POST", f"{path}/events/order", "bread", headers={**key, "Prefer": "wait=60"}) for _ in range(2)
-    ]
+    again = [listening.ask("POST", f"{path}/events/order", "bread", headers={**key, "Prefer": "wait=60"}) for _ in range(2)]
     assert not any(one.done() for one in again)
     gate.open()
     assert [one.result(PATIENCE).get_json() for one in again] == [1, 1]

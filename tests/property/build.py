@@ -161,9 +161,7 @@ def build(program: p.Program) -> Built:
 
     table = {node.label: node for node in p.every(program.body) if isinstance(node, p.Step)}
     made = type("Program", (Built,), {"definition": definition, "table": table, "__module__": __name__})
-    start: Built = made(
-        items={key: make(key) for key in program.keys}, rows=[make(f"r{n}") for n in range(program.rows)]
-    )
+    start: Built = made(items={key: make(key) for key in program.keys}, rows=[make(f"r{n}") for n in range(program.rows)])
     return start
 
 

@@ -26,9 +26,7 @@ class Ends(Walker):
     """An instance without a schedule."""
 
     def __init__(self, program: Program) -> None:
-        self.state = State(
-            items={key: Item(key) for key in program.keys}, rows=[Item(f"r{n}") for n in range(program.rows)]
-        )
+        self.state = State(items={key: Item(key) for key in program.keys}, rows=[Item(f"r{n}") for n in range(program.rows)])
         self.now, self.ticks = START, 0
         self.status = "Running"
         self.output: Any = None

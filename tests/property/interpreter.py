@@ -277,9 +277,7 @@ class Walker:
     def phases(self, node: Try, at: Place) -> Guarded:
         leaving = yield from self.guarded(self.body(node.body, at))
         leaving = yield from self.undone(leaving, at)
-        handler = next(
-            (h for h in node.handlers if isinstance(leaving, Raised | Stopped) and matches(h, leaving)), None
-        )
+        handler = next((h for h in node.handlers if isinstance(leaving, Raised | Stopped) and matches(h, leaving)), None)
         if handler is not None and isinstance(leaving, Raised | Stopped):
             leaving = yield from self.guarded(self.handled(handler, leaving, at))
             leaving = yield from self.undone(leaving, at)

@@ -13,12 +13,8 @@ START = datetime(2030, 1, 1, tzinfo=UTC)  # where the virtual clock of every run
 MAX_ROWS = 4  # where a list stops growing, since a loop over it that makes it grow would never end
 NEVER = -1  # a delay in minutes that stands for "no timer"
 
-Effect = tuple[
-    str, str
-]  # ("on", flag) ("off", flag) ("count", loop) ("zero", loop) ("drop", key) ("put", key) ("grow", "")
-Cond = tuple[
-    str, ...
-]  # ("true",) ("flag", f) ("noflag", f) ("log", modulus, rest) ("below", loop, n) ("has", key) ("odd",)
+Effect = tuple[str, str]  # ("on", flag) ("off", flag) ("count", loop) ("zero", loop) ("drop", key) ("put", key) ("grow", "")
+Cond = tuple[str, ...]  # ("true",) ("flag", f) ("noflag", f) ("log", modulus, rest) ("below", loop, n) ("has", key) ("odd",)
 
 
 @dataclass(kw_only=True)
@@ -292,10 +288,4 @@ def every(body: list[Node]) -> Iterator[Node]:
 
 def events_of(program: Program) -> set[str]:
     """Names of the events that the tree knows."""
-    return {
-        case.event
-        for node in every(program.body)
-        if isinstance(node, Select)
-        for case in node.cases
-        if case.kind == "on"
-    }
+    return {case.event for node in every(program.body) if isinstance(node, Select) for case in node.cases if case.kind == "on"}

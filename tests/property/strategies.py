@@ -147,9 +147,7 @@ class Grower:
                 node.error = self.pick(("Boom", "Bang"))
                 node.fails = self.draw(st.integers(1, 3))
                 node.policy = self.policy()
-            node.undo &= (
-                self.features.failing
-            )  # a lost attempt before the failure is undone (PROTOCOL 32), others are not
+            node.undo &= self.features.failing  # a lost attempt before the failure is undone (PROTOCOL 32), others are not
         self.note_growth(node)
         return node
 

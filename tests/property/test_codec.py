@@ -219,9 +219,7 @@ def test_a_value_that_is_false_is_not_an_empty_field(value: Any) -> None:
     signal = Signal("return", value)
     thread = Thread("t", "t", "", ThreadStatus.Paused, "p", 1, now, result=to_json(value), frames=[Frame(after=signal)])
     seen = Seen("k", now, "h", 200, value)
-    instance = Instance(
-        "W", "i", "u", now, now, input=value, output=value, threads={"t": thread}, inbox=[message], seen=[seen]
-    )
+    instance = Instance("W", "i", "u", now, now, input=value, output=value, threads={"t": thread}, inbox=[message], seen=[seen])
     assert decode(encode(instance), b"{}") == instance
 
 

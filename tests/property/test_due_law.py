@@ -163,11 +163,7 @@ class Threads(Base):
     def each(self) -> Section[Any]:
         def body(item: Item) -> Section[Any]:
             wait = Select("item", On(self.drop), On(self.add), After(timedelta(minutes=4)))
-            return S(
-                Try(Step("asked", self.ask, then=self.put, undo=self.back), wait).Except(
-                    Cancelled, WaitEvent(self.reset)
-                )
-            )
+            return S(Try(Step("asked", self.ask, then=self.put, undo=self.back), wait).Except(Cancelled, WaitEvent(self.reset)))
 
         return S(ForEach("each", lambda: self.items, body, parallel=2), ForEach("in order", lambda: self.items, body))
 
@@ -175,9 +171,7 @@ class Threads(Base):
 class Crowd(Base):
     def definition(self) -> Section[Any]:
         def worker(name: str) -> Section[Any]:
-            return Section(
-                name, Try(Step("asked", self.ask, into="n")).Finally(Step("tidied", self.work, retry=SCARCE))
-            )
+            return Section(name, Try(Step("asked", self.ask, into="n")).Finally(Step("tidied", self.work, retry=SCARCE)))
 
         return S(Parallel("crowd", *(worker(f"worker {n}") for n in range(3)), Step("alone", self.work, retry=QUICK)))
 

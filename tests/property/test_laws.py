@@ -22,9 +22,7 @@ FEW = settings(max_examples=40, suppress_health_check=SLOW)
 STEADY = Features(failing=False)
 
 
-def documents(
-    program: Program, moves: list[Move], **options: Any
-) -> Iterator[tuple[Simulation[Built], dict[str, Any]]]:
+def documents(program: Program, moves: list[Move], **options: Any) -> Iterator[tuple[Simulation[Built], dict[str, Any]]]:
     """Give the simulation and its document after the start and after each move."""
     note(show(program))
     calls, _ = interpret(program, moves)

@@ -201,19 +201,13 @@ class StoreMachine(RuleBasedStateMachine):
         assert [over[key] for key in found] == sorted(over.values())[:limit]
         assert len(set(found)) == len(found)
 
-    def instants(
-        self, names: Sequence[str], at: Callable[[Row], datetime | None], now: datetime
-    ) -> dict[Key, datetime]:
+    def instants(self, names: Sequence[str], at: Callable[[Row], datetime | None], now: datetime) -> dict[Key, datetime]:
         rows = {key: at(row) for key, row in self.model.items() if key.workflow in names}
         return {key: instant for key, instant in rows.items() if instant is not None and instant <= now}
 
     @rule(handle=st.integers(0, 1), names=workflows, before=times, live=st.booleans(), limit=st.integers(1, 3))
     def prune_history(self, handle: int, names: list[str], before: datetime, live: bool, limit: int) -> None:
-        rows = {
-            key: row
-            for key, row in self.model.items()
-            if key.workflow in names and (live or row.record.status in ENDED)
-        }
+        rows = {key: row for key, row in self.model.items() if key.workflow in names and (live or row.record.status in ENDED)}
         old = sum(at < before for row in rows.values() for at, _ in row.history)
         store = self.handles[handle]
         assert store.prune_history(names, before=before, live=live, limit=limit) == min(old, limit)

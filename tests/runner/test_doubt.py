@@ -107,9 +107,7 @@ def run_one(runner: Runner, number: int) -> tuple[int, int]:
 
 @pytest.mark.parametrize("every", [2, 3, 5])
 @pytest.mark.parametrize("fault", [stored_but_not_told, not_stored_and_not_told, refused, raising])
-def test_a_fault_of_any_save_changes_no_count(
-    fault: Fault, every: int, working: Open, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_fault_of_any_save_changes_no_count(fault: Fault, every: int, working: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     runner = working(Order)
     met = with_fault(runner, fault, every, monkeypatch)
     for number in range(6):

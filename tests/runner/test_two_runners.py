@@ -36,9 +36,7 @@ def test_two_runners_share_what_is_due_and_run_each_once(opened: Open, working: 
     assert gate.most == 6
 
 
-def test_a_busy_runner_leaves_to_others_what_it_has_no_place_for(
-    opened: Open, working: Open, url: str, gate: Gate
-) -> None:
+def test_a_busy_runner_leaves_to_others_what_it_has_no_place_for(opened: Open, working: Open, url: str, gate: Gate) -> None:
     starter = opened(Job, store=url)
     for _ in range(100):
         starter.start(Job())

@@ -96,9 +96,7 @@ def test_what_cannot_be_read_is_tried_again_then_parked_and_stays_as_it_is(
     assert stored_of(runner, handle).tries == stored.tries
 
 
-def test_a_state_that_does_not_fit_is_tried_again_then_parked(
-    working: Open, clock: Clock, url: str, opened: Open
-) -> None:
+def test_a_state_that_does_not_fit_is_tried_again_then_parked(working: Open, clock: Clock, url: str, opened: Open) -> None:
     newer = opened(Letters, store=url, clock=clock)
     handle = newer.start(Letters(value="a"))
     handle.send(Letters.open)
@@ -170,9 +168,7 @@ def test_resume_lets_code_look_again_that_still_cannot_read_it(parked: Handle[Nu
     assert after.record.document == before.record.document
 
 
-def test_resume_by_code_that_can_read_it_clears_the_mark(
-    parked: Handle[Numbers], opened: Open, clock: Clock, url: str
-) -> None:
+def test_resume_by_code_that_can_read_it_clears_the_mark(parked: Handle[Numbers], opened: Open, clock: Clock, url: str) -> None:
     newer = opened(Letters, store=url, clock=clock)
     handle = newer.get(Letters, parked.id)
     handle.resume()
@@ -181,9 +177,7 @@ def test_resume_by_code_that_can_read_it_clears_the_mark(
     assert handle.output == "too late"
 
 
-def test_an_event_by_code_that_can_read_it_clears_the_mark(
-    parked: Handle[Numbers], opened: Open, clock: Clock, url: str
-) -> None:
+def test_an_event_by_code_that_can_read_it_clears_the_mark(parked: Handle[Numbers], opened: Open, clock: Clock, url: str) -> None:
     newer = opened(Letters, store=url, clock=clock)
     assert newer.get(Letters, parked.id).query(Letters.shown) == "a"
     newer.get(Letters, parked.id).cancel()
@@ -206,9 +200,7 @@ def test_a_runner_that_still_cannot_read_it_counts_no_try_at_its_start(
     assert stored_of(other, parked) == before
 
 
-def test_the_timers_of_what_was_deferred_go_on_once_it_can_be_read(
-    working: Open, opened: Open, clock: Clock, url: str
-) -> None:
+def test_the_timers_of_what_was_deferred_go_on_once_it_can_be_read(working: Open, opened: Open, clock: Clock, url: str) -> None:
     """It is due at its deadline again, not at the next try, though nothing else about it has changed."""
     newer = opened(Letters, store=url, clock=clock)
     handle = newer.start(Letters(value="a"))

@@ -344,9 +344,7 @@ class MainEnds(Cancelling):
         return S(
             Go(
                 "child",
-                Try(Step("c", self.mark, "c", undo=self.mark), WaitFor("nap", timedelta(hours=1))).Finally(
-                    self.step("not here")
-                ),
+                Try(Step("c", self.mark, "c", undo=self.mark), WaitFor("nap", timedelta(hours=1))).Finally(self.step("not here")),
             ),
             WaitEvent(self.end_it),
             Return("done"),

@@ -118,9 +118,7 @@ def test_an_error_that_no_except_names_goes_on_outwards_through_finally() -> Non
 class SecondError(Failing):
     def definition(self) -> Section[str]:
         return S(
-            Try(
-                "outer", Try("inner", Step(self.fail)).Except(NoStock, Raise(NoMoney("second"))).Finally(self.step("f"))
-            )
+            Try("outer", Try("inner", Step(self.fail)).Except(NoStock, Raise(NoMoney("second"))).Finally(self.step("f")))
             .Except(NoStock, Return("first"))
             .Except(NoMoney, Return("second")),
             Return("none"),
@@ -243,9 +241,7 @@ def test_what_was_under_way_survives_a_wait_in_finally() -> None:
 
 class Branches(Failing):
     def branch(self, name: str) -> Section[Never]:
-        return Section(
-            name, Try(WaitEvent(f"{name} goes on"), self.step(f"{name} done")).Finally(self.step(f"{name} finally"))
-        )
+        return Section(name, Try(WaitEvent(f"{name} goes on"), self.step(f"{name} done")).Finally(self.step(f"{name} finally")))
 
     def definition(self) -> Section[str]:
         return S(
@@ -336,9 +332,7 @@ class BadTimer(Failing):
 
     def definition(self) -> Section[str]:
         return S(
-            Try(Select("nap", After(timedelta(hours=1), self.ring)), Return("rang")).Except(
-                Exception, Return("caught")
-            ),
+            Try(Select("nap", After(timedelta(hours=1), self.ring)), Return("rang")).Except(Exception, Return("caught")),
         )
 
 

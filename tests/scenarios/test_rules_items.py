@@ -81,9 +81,7 @@ def three() -> dict[str, Call]:
 class Approvals(Calls):
     def one(self, call: Call) -> Section[Never]:
         return S(
-            Try(Select("approval", On(call.approve), On(call.deny)), self.note("note", call)).Finally(
-                self.note("finally", call)
-            )
+            Try(Select("approval", On(call.approve), On(call.deny)), self.note("note", call)).Finally(self.note("finally", call))
         )
 
     def definition(self) -> Section[None]:

@@ -323,11 +323,7 @@ def test_a_failed_undo_can_be_skipped() -> None:
 
 class Unknown(Booking):
     def definition(self) -> Section[None]:
-        return S(
-            Try(Step("charge", self.do, "charge", undo=self.undo, idempotent=False)).Except(
-                Uncertain, self.step("uncertain")
-            )
-        )
+        return S(Try(Step("charge", self.do, "charge", undo=self.undo, idempotent=False)).Except(Uncertain, self.step("uncertain")))
 
 
 def test_a_step_whose_outcome_is_unknown_is_undone() -> None:

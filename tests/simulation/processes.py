@@ -156,11 +156,7 @@ class SimulatedWorker:
         request, world = seat.request, self._world
         if isinstance(request, Gather):
             ready = seat.gathered.messages or seat.gathered.released or seat.gathered.stale
-            if (
-                ready
-                or (seat.until is not None and seat.until <= world.now)
-                or (self._room and seat.key in self._starved)
-            ):
+            if ready or (seat.until is not None and seat.until <= world.now) or (self._room and seat.key in self._starved):
                 return lambda: self._gather(seat)
             return None
         if isinstance(request, Sleep):

@@ -36,12 +36,9 @@ class Simulation:
         definition = Definition.of(Job)
         plan = Plan(lease=timedelta(seconds=dice.choice((5, 20, 100))), history=dice.random() < 0.5)
         self._workers = [
-            SimulatedWorker(self.world, definition, number, plan, places=dice.randint(1, 4))
-            for number in range(dice.randint(1, 3))
+            SimulatedWorker(self.world, definition, number, plan, places=dice.randint(1, 4)) for number in range(dice.randint(1, 3))
         ]
-        self._clients = [
-            Client(self.world, definition, f"j{number}", self._others, plan) for number in range(dice.randint(1, 3))
-        ]
+        self._clients = [Client(self.world, definition, f"j{number}", self._others, plan) for number in range(dice.randint(1, 3))]
         self._state = definition.codec.dump(Job())
         self._ends_early = dice.random() < 0.2
         """Whether somebody may cancel or kill."""
@@ -158,9 +155,7 @@ class Simulation:
     def _shown(self) -> dict[str, object]:
         return {
             client.key.id: instance
-            and {
-                thread.id: (thread.status.value, thread.position, thread.lease) for thread in instance.threads.values()
-            }
+            and {thread.id: (thread.status.value, thread.position, thread.lease) for thread in instance.threads.values()}
             for client in self._clients
             for instance in [self.world.last.get(client.key)]
         }

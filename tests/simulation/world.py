@@ -163,9 +163,7 @@ class World:
             if token in held or attempt is None or attempt.ended or lease.till is None:
                 continue
             if attempt.process in self.living and self.now < lease.till:
-                raise Violation(
-                    f"{key.id}: the lease of {attempt.run.path} was taken from a living process before its time"
-                )
+                raise Violation(f"{key.id}: the lease of {attempt.run.path} was taken from a living process before its time")
 
     # -- attempts ------------------------------------------------------------------------------------------------------
 

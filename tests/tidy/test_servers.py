@@ -29,9 +29,7 @@ def test_of_a_platform():
         ("", {"failed": 0, "skipped": 2, "xfailed": 1}),
     ],
 )
-def test_a_missing_server(
-    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, ci: str, expected: dict[str, int]
-) -> None:
+def test_a_missing_server(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, ci: str, expected: dict[str, int]) -> None:
     monkeypatch.setenv("CI", ci)
     pytester.makeini("[pytest]\nmarkers =\n    server(name): needs a server")
     pytester.makeconftest(CONFTEST.read_text())

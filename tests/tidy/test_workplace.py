@@ -28,11 +28,7 @@ def test_no_file_names_a_workplace() -> None:
     here = tuple(str(folder) for folder in (ROOT, Path.home()) if len(folder.parts) > 2)
     files = text_files()
     assert files
-    faults = [
-        fault
-        for path in files
-        for fault in traces(str(path.relative_to(ROOT)), path.read_text("utf-8", "replace"), here)
-    ]
+    faults = [fault for path in files for fault in traces(str(path.relative_to(ROOT)), path.read_text("utf-8", "replace"), here)]
     assert faults == []
 
 

@@ -274,9 +274,7 @@ class Claim(Workflow, name="ExpenseClaim", labels=("person",)):
 
     def definition(self) -> Section[Decimal | None]:
         return S(
-            Go(
-                "reminders", For("ever", True, WaitFor("a week", timedelta(weeks=1)), Step("remind", self.mail, "self"))
-            ),
+            Go("reminders", For("ever", True, WaitFor("a week", timedelta(weeks=1)), Step("remind", self.mail, "self"))),
             self.collecting(),
             self.deciding(),
             If("nothing", lambda: not self.receipts, Return(None)).Else(self.elsewhere(), Return(Decimal(1))),

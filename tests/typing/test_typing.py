@@ -91,9 +91,7 @@ def needed(name: str, programs: Path) -> Path:
 
 @pytest.mark.parametrize("name", [*OWN, *OF_CONTRACT])
 @pytest.mark.parametrize("checker", ["mypy", "pyright"])
-def test_the_marked_lines_are_refused_and_no_other(
-    name: str, checker: str, programs: Path, request: pytest.FixtureRequest
-) -> None:
+def test_the_marked_lines_are_refused_and_no_other(name: str, checker: str, programs: Path, request: pytest.FixtureRequest) -> None:
     expected = marked(needed(name, programs))
     refusals: Refusals = request.getfixturevalue(checker)
     refused = refusals[name]

@@ -49,9 +49,7 @@ class Stored:
     def take(self, act: Activation, room: int) -> list[Run]:
         return take(act, lambda: f"token-{next(self.numbers)}", room=room)
 
-    def write(
-        self, *messages: Message, room: int = 0, load: Callable[[], Activation] | None = None
-    ) -> dict[str, Answer]:
+    def write(self, *messages: Message, room: int = 0, load: Callable[[], Activation] | None = None) -> dict[str, Answer]:
         """Post, run to rest, take as many steps as there is room for, and save; gives the answers."""
         act, runs = decide(load or self.load, messages, lambda act: self.take(act, room))
         self.runs += self.keep(act, runs)

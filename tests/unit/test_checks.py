@@ -258,9 +258,7 @@ FINE: dict[str, Build] = {
     "unnamed statements": lambda s: S(Return(1), Section("x", Return(2)), Raise(ValueError())),
     "a handler that may take nothing": lambda s: S(Select("s", On("a"), On(s.e), After(DAY), After(DAY * 2))),
     "a cancel caught": lambda s: S(Try(WaitEvent("x")).Except(Exception).Except(Cancelled)),
-    "continue in a parallel item": lambda s: S(
-        ForEach("e", lambda: s.items, lambda i: S(WaitEvent("x"), Continue()), parallel=2)
-    ),
+    "continue in a parallel item": lambda s: S(ForEach("e", lambda: s.items, lambda i: S(WaitEvent("x"), Continue()), parallel=2)),
     "the last resort": lambda s: S(If("i", s.yes, Step(s.f)).Elif("j", True, Step(s.g))),
     "an event in two places": lambda s: S(WaitEvent(s.e), Section("x", WaitEvent(s.e))),
     "a loop left by a return": lambda s: S(For("l", True, If(s.yes, Return(1)), WaitEvent("x"))),

@@ -53,9 +53,7 @@ class Crowd(Base):
 # -- take --------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "room, taken", [(0, []), (1, ["p"]), (2, ["p", "a"]), (3, ["p", "a", "b"]), (9, ["p", "a", "b", "c"])]
-)
+@pytest.mark.parametrize("room, taken", [(0, []), (1, ["p"]), (2, ["p", "a"]), (3, ["p", "a", "b"]), (9, ["p", "a", "b", "c"])])
 def test_one_plain_step_and_as_many_others_as_there_is_room_for(room: int, taken: list[str]) -> None:
     assert names(Stored(Crowd(), room=room)) == taken
 
@@ -88,9 +86,7 @@ def test_an_attempt_is_counted_in_the_write_that_gives_its_lease() -> None:
     assert stored.runs[0].context.idempotency_key == f"u-{thread.visit}"
 
 
-@pytest.mark.parametrize(
-    "timeout, length", [(MINUTE, MINUTE + MARGIN), (None, LEASE), (STEP_TIMEOUT, LEASE), (MINUTE * 60, LEASE)]
-)
+@pytest.mark.parametrize("timeout, length", [(MINUTE, MINUTE + MARGIN), (None, LEASE), (STEP_TIMEOUT, LEASE), (MINUTE * 60, LEASE)])
 def test_a_lease_is_as_long_as_its_step_may_take_at_most_a_lease(timeout: timedelta | None, length: timedelta) -> None:
     class One(Base, name=f"One{timeout}"):
         def definition(self) -> Section[Any]:

@@ -87,9 +87,7 @@ class Choosing(Base):
 class Switching(Base):
     def definition(self) -> Section[Any]:
         first = Case("first", lambda: False, self.did("first"))
-        return S(
-            Switch(first, Case(self.cond, self.did("if")), Case("yes", lambda: True, self.did("else"))), self.did("end")
-        )
+        return S(Switch(first, Case(self.cond, self.did("if")), Case("yes", lambda: True, self.did("else"))), self.did("end"))
 
 
 @pytest.mark.parametrize("workflow", [Choosing, Switching])

@@ -96,9 +96,7 @@ def free() -> Stored:
         ("add", b'"oops"', HandlerFailed, 500),
     ],
 )
-def test_a_refusal_has_its_code_and_changes_nothing(
-    name: str, value: bytes | None, error: type[Exception], code: int
-) -> None:
+def test_a_refusal_has_its_code_and_changes_nothing(name: str, value: bytes | None, error: type[Exception], code: int) -> None:
     stored = free()
     before = stored.instance
     answer = stored.send(name, value, key="k")

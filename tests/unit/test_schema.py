@@ -70,9 +70,7 @@ class Order(Workflow):
     def definition(self) -> Section[int]:
         return S(
             For("shopping", True, Select("wait", On(self.add), On(self.submit, Step(self.work)))),
-            Section(
-                "x", Try(S(Step("one", self.work))).Except(ValueError, Step("one", self.work)), If("i", lambda: True)
-            ),
+            Section("x", Try(S(Step("one", self.work))).Except(ValueError, Step("one", self.work)), If("i", lambda: True)),
             ForEach("pizzas", lambda: self.cart, self.each),
             Go("again", lambda: self.cart, self.each, id=lambda: "a"),
         )

@@ -121,9 +121,7 @@ def test_successors_lead_through_bodies_and_behind_them() -> None:
 def test_a_region_counts_the_frames_of_a_thread_in_it() -> None:
     inside = S(Try(For("l", yes, Try("t", step("a"))), Parallel("p", Try(step("b")))), step("c"))
     at = link_definition(inside).places
-    depths = {
-        name: at[name].region.depth for name in ("c", "try", "try/l", "try/l/t", "try/l/t/a", "try/p", "try/p/try/b")
-    }
+    depths = {name: at[name].region.depth for name in ("c", "try", "try/l", "try/l/t", "try/l/t/a", "try/p", "try/p/try/b")}
     assert depths == {"c": 1, "try": 1, "try/l": 2, "try/l/t": 2, "try/l/t/a": 3, "try/p": 2, "try/p/try/b": 2}
 
 
@@ -141,10 +139,7 @@ def test_the_innermost_with_wins_and_a_steps_own_word_before_it() -> None:
         )
     )
     at = scope.places
-    kept = {
-        name: (at[name].retry.max_attempts, at[name].timeout, at[name].idempotent)
-        for name in ("a", "b", "c", "g/d", "e")
-    }
+    kept = {name: (at[name].retry.max_attempts, at[name].timeout, at[name].idempotent) for name in ("a", "b", "c", "g/d", "e")}
     assert kept == {
         "a": (1, minute, False),
         "b": (2, minute, False),

@@ -148,9 +148,7 @@ def test_an_undo_that_takes_its_own_item_away_ends_what_runs_in_the_item(paralle
         def definition(self) -> Section[Any]:
             def body(item: Item) -> Section[Any]:
                 tried = Try(self.did("one"), Step("two", self.note, "two", undo=self.drop), Raise(ValueError()))
-                return S(
-                    tried.Except(ValueError, self.did("caught", undo=False)).Finally(self.did("final", undo=False))
-                )
+                return S(tried.Except(ValueError, self.did("caught", undo=False)).Finally(self.did("final", undo=False)))
 
             return S(ForEach("each", lambda: self.items, body, parallel=parallel), Return("end"))
 
@@ -269,9 +267,7 @@ def test_a_cancel_is_not_lost_with_an_item_that_is_gone(where: str) -> None:
                 return S(Try(WaitEvent("go")).Finally(Step(self.drop), WaitEvent("more")))
             if where == "undo":
                 return S(Try(Step("x", self.note, "x", undo=self.drop), WaitEvent("go")).Finally(WaitEvent("more")))
-            return S(
-                Parallel("p", Try(WaitEvent("go")).Finally(Step(self.drop), WaitEvent("more")), WaitEvent("other"))
-            )
+            return S(Parallel("p", Try(WaitEvent("go")).Finally(Step(self.drop), WaitEvent("more")), WaitEvent("other")))
 
         def definition(self) -> Section[Any]:
             return S(ForEach("each", lambda: self.items, self.body), Return("went on"))
