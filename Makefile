@@ -12,7 +12,7 @@ FIRST ?= 0
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo test check lint format type bench bench-peers crash sim clean
+.PHONY: help setup demo test check lint format type bench bench-peers laws crash sim clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -27,8 +27,8 @@ $(STAMP): pyproject.toml .ci/setup
 demo: setup ## Show it: an order that survives kill -9 (DEMO_ONCE=1 asks nothing)
 	@$(PY) -m examples.demo
 
-test: setup ## Run all tests (PYTEST_ARGS="-k name -n 2" for some, or on two cores)
-	@$(PY) -m pytest $(PYTEST_ARGS)
+test: setup ## Run all tests, on two cores (PYTEST_ARGS="-k name" for some, "-n 0" for one at a time)
+	@$(PY) -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
 
 check: lint type test ## What CI runs, in its order
 
@@ -42,6 +42,9 @@ format: setup ## Format, and mend what ruff can mend
 
 type: setup ## Check the types (mypy --strict)
 	@$(PY) -m mypy
+
+laws: setup ## Look for counterexamples of the laws with new random examples
+	@HYPOTHESIS_PROFILE=random $(PY) -m pytest -n 2 tests/property $(PYTEST_ARGS)
 
 bench: setup ## Measure; prints one JSON object and nothing else
 	@$(PY) -m benchmarks --json

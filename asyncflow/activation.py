@@ -179,7 +179,8 @@ class Activation:
         thread.lease = None
         thread.retry_at = None
         self.touch()
-        self.record("failed", thread, path, attempt=thread.attempt or None, error=failure.model_dump(exclude={"traceback"}))
+        if failure is not error:  # a failure that is given was noted with its attempt
+            self.record("failed", thread, path, attempt=thread.attempt or None, error=failure.model_dump(exclude={"traceback"}))
         self.cut_tracebacks(thread)
 
     def cut_tracebacks(self, newest: Thread) -> None:

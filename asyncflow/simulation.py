@@ -299,6 +299,7 @@ class Simulation(Generic[W_co]):
     # -- messages ------------------------------------------------------------------------------------------------------
 
     def _deliver(self, message: Message) -> Answer:
+        self._answers.pop(message.id, None)  # of one that was refused and left no trace
         while True:
             try:
                 self._write(self._load, [message], room=0)

@@ -97,6 +97,9 @@ _LOOSE: Final = _UNBOUND | {"float"}
 """What lets through what only a close look finds: also a float NaN, which JSON text hides by a null."""
 
 
+_BYTES_HINT: Final = " (bytes of a model go by its own config: ser_json_bytes='base64', val_json_bytes='base64')"
+
+
 class StateCodec:
     """Writes and reads the state of one workflow class."""
 
@@ -142,7 +145,8 @@ class StateCodec:
         except (PydanticSerializationError, ValueError, TypeError, RecursionError) as error:
             if isinstance(error, InvalidState):
                 raise
-            raise InvalidState(f"the state of {self.cls.__name__} cannot be written as JSON: {error}") from error
+            hint = _BYTES_HINT if "utf-8" in str(error) else ""
+            raise InvalidState(f"the state of {self.cls.__name__} cannot be written as JSON: {error}{hint}") from error
         return text
 
     def parse(self, text: bytes) -> tuple[Workflow, dict[str, Any] | None]:

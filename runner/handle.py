@@ -11,6 +11,7 @@ from asyncflow import Defines, Failure, Status, engine, limits
 from asyncflow.activation import Activation
 from asyncflow.definition import Definition
 from asyncflow.errors import NotApplicable, NotFound, WorkflowCancelled, WorkflowFailed
+from asyncflow.handlers import read_json
 from asyncflow.instance import Instance, ThreadStatus
 from asyncflow.requests import encode_input, event_of, outcome_of, typed_answer
 from asyncflow.views import place_paths
@@ -156,7 +157,7 @@ class Handle(Generic[W_co]):
         return self._typed_output(instance.output)
 
     def _typed_output(self, output: Any) -> Any:
-        return None if output is None else self._definition.output.validate_json(to_json(output))
+        return None if output is None else read_json(self._definition.output, to_json(output))
 
     # -- what it is now ------------------------------------------------------------------------------------------------
 

@@ -306,8 +306,8 @@ class Machine(Ends):
         else:
             self.apply(message, block)
             self.drop_gone()
-        if self.failing or thread not in self.threads:
-            return
+        if self.failing or thread not in self.threads or isinstance(thread.outcome, Gone):
+            return  # a loop whose item is gone raises the cancel that is owed itself
         if thread.owed and not thread.shields:
             thread.owed, block.retry_at, block.parked = False, None, None
             outcome = Stopped()

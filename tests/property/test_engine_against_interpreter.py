@@ -18,7 +18,10 @@ from tests.property.programs import Program
 from tests.property.show import show
 from tests.property.strategies import Features, Move, programs, schedules
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*has plain steps")  # they are asked for
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*has plain steps"),  # they are asked for
+    pytest.mark.timeout(900),  # seconds; a failing example is shrunk for up to five minutes
+]
 SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
 PARKING = Features(parking=True)
 STEADY = Features(failing=False)  # a lost attempt uses up a policy and moves the clock, which is allowed to be seen
@@ -36,19 +39,19 @@ def check(program: Program, moves: list[Move], *, evict: bool, skip_backoff: boo
     assert_same(calls, expected, observe(simulate, program, calls, evict=evict, skip_backoff=skip_backoff))
 
 
-@settings(max_examples=300, suppress_health_check=SLOW)
+@settings(max_examples=220, suppress_health_check=SLOW)
 @given(programs(PARKING), schedules())
 def test_in_memory(program: Program, moves: list[Move]) -> None:
     check(program, moves, evict=False)
 
 
-@settings(max_examples=250, suppress_health_check=SLOW)
+@settings(max_examples=180, suppress_health_check=SLOW)
 @given(programs(PARKING), schedules())
 def test_evicted_after_every_save(program: Program, moves: list[Move]) -> None:
     check(program, moves, evict=True)
 
 
-@settings(max_examples=150, suppress_health_check=SLOW)
+@settings(max_examples=100, suppress_health_check=SLOW)
 @given(programs(PARKING), schedules())
 def test_with_backoffs_that_wait(program: Program, moves: list[Move]) -> None:
     check(program, moves, evict=False, skip_backoff=False)
@@ -59,7 +62,7 @@ def committed(seen: list[Observation]) -> list[Observation]:
     return [(answer, replace(look, steps=())) for answer, look in seen]
 
 
-@settings(max_examples=20, suppress_health_check=SLOW)
+@settings(max_examples=12, suppress_health_check=SLOW)
 @given(programs(STEADY, size=16), schedules(least=2, most=5))
 def test_crashed_at_every_save(program: Program, moves: list[Move]) -> None:
     note(show(program))

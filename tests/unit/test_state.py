@@ -171,6 +171,25 @@ def test_what_cannot_be_stored_is_refused_when_it_is_written(change: dict[str, A
         StateCodec(Holder).dump(state)
 
 
+@pytest.mark.parametrize("base64", [True, False])
+def test_bytes_in_a_model_of_its_own_go_by_its_config_and_the_error_says_which(base64: bool) -> None:
+    how: ConfigDict = {"ser_json_bytes": "base64", "val_json_bytes": "base64"} if base64 else {}
+
+    class Blob(BaseModel):
+        model_config = how
+        raw: bytes
+
+    class Blobs(Workflow):
+        blobs: list[Blob] = []
+
+    codec, state = StateCodec(Blobs), Blobs(blobs=[Blob(raw=b"\xff")])
+    if base64:
+        assert codec.parse(codec.dump(state))[0] == state
+        return
+    with pytest.raises(InvalidState, match="ser_json_bytes='base64'"):
+        codec.dump(state)
+
+
 def test_what_does_not_validate_is_refused_when_it_is_read_and_its_place_is_named() -> None:
     codec = StateCodec(Holder)
     state = Holder()

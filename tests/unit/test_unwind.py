@@ -139,6 +139,28 @@ def test_a_step_that_takes_its_own_item_away_can_be_undone(plain: bool) -> None:
 
 @pytest.mark.filterwarnings("ignore::asyncflow.checks.DefinitionWarning")
 @pytest.mark.parametrize("parallel", [1, 2])
+def test_the_undos_of_an_item_that_is_gone_go_to_the_try_around_the_loop(parallel: int) -> None:
+    class Gone(Base):
+        def drop(self) -> None:
+            self.items.pop("a", None)
+
+        def body(self, item: Item) -> Section[Any]:
+            deep = Parallel("deep", S(Try(self.did("3"), WaitEvent("x"))), S(WaitEvent("y")))
+            return S(self.did("1"), Try("inner", self.did("2"), Parallel("p", S(deep))))
+
+        def definition(self) -> Section[Any]:
+            each = ForEach("each", lambda: self.items, self.body, parallel=parallel)
+            gone = Go("gone", WaitEvent("drop", Step(self.drop)))
+            return S(gone, Try(self.did("0"), each, Raise(ValueError())).Except(ValueError), Return("end"))
+
+    sim = run(Gone(items={"a": Item()}))
+    sim.send("drop")
+    assert sim.output == "end"
+    assert sim.state.log == ["0", "1", "2", "3", "undo 3", "undo 2", "undo 1", "undo 0"]
+
+
+@pytest.mark.filterwarnings("ignore::asyncflow.checks.DefinitionWarning")
+@pytest.mark.parametrize("parallel", [1, 2])
 def test_an_undo_that_takes_its_own_item_away_ends_what_runs_in_the_item(parallel: int) -> None:
     class Taking(Base):
         def drop(self, text: str) -> None:
