@@ -46,8 +46,14 @@ class Run:
 
     def call(self) -> Any:
         """Call the action in the context of this attempt; give its value, or the awaitable it returned."""
-        CURRENT.set(self.context)
-        return self.action(*self.args)
+        token = CURRENT.set(self.context)
+        given: Any = None
+        try:
+            given = self.action(*self.args)
+        finally:
+            if not inspect.isawaitable(given):  # what is awaited later still asks for its context
+                CURRENT.reset(token)
+        return given
 
 
 def take(

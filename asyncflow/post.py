@@ -63,8 +63,8 @@ def post(act: Activation, message: Message) -> Answer | None:
 
 
 def _post_to_ended(act: Activation, message: Message) -> Answer:
-    if message.kind in ("cancel", "kill"):
-        return Answer(200, b"null")
+    if message.kind in ("cancel", "kill") and act.instance.status is Status.Cancelled:
+        return Answer(200, b"null")  # a second one does nothing
     instance = act.instance
     what = f"the event {message.name!r}" if message.kind == "event" else message.kind
     text = f"{instance.workflow}/{instance.id} has ended ({instance.status}): {what} comes too late"

@@ -256,6 +256,8 @@ class _Linker:
     def __init__(self) -> None:
         self.scope = Scope()
         self.names: dict[int, str] = {}
+        self.finals: dict[int, str] = {}
+        """What the Finally of each Try is called, by the Try."""
 
     # -- names ---------------------------------------------------------------------------------------------------------
 
@@ -318,8 +320,13 @@ class _Linker:
                 own = self._take(clause, None, f"except {_types_name(clause.types)}", taken, path)
                 self.name(clause.body, {}, join_path(path, own))
             if statement.final is not None:
-                taken["finally"] = statement.source
-                self.name(statement.final, {}, join_path(path, "finally"))
+                final, number = "finally", 1
+                while final in taken:
+                    number += 1
+                    final = f"finally {number}"
+                taken[final] = statement.source
+                self.finals[id(statement)] = final
+                self.name(statement.final, {}, join_path(path, final))
         elif kind == "if":
             self.name(statement.arms[0].body, taken, path)
             for arm in statement.arms[1:]:
@@ -467,7 +474,8 @@ class _Linker:
             self.scope.places[caught.at] = caught
             place.clauses.append(caught)
         if statement.final is not None:
-            path, at = join_path(place.path, "finally"), join_path(place.at, "finally")
+            final = self.finals.get(id(statement), "finally")
+            path, at = join_path(place.path, final), join_path(place.at, final)
             place.final = self.block(statement.final, path, at, inner, settings, tried)
 
     def _atomic(self, place: Place, settings: Settings) -> None:

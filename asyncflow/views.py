@@ -32,7 +32,7 @@ def path_in(definition: Definition[Any], position: str) -> str:
 
 def place_paths(act: Activation) -> dict[str, str]:
     """The path of each thread by its id."""
-    return {thread.id: visible_path(act, thread) for thread in act.in_order()}
+    return {thread.id: visible_path(act, thread) for thread in act.in_order() if thread.position != END}
 
 
 def shown_control(act: Activation) -> dict[str, Any] | None:

@@ -1,4 +1,7 @@
-"""Laws of PROTOCOL 11 on random trees, by the public interface and the document that a store would hold."""
+"""Laws of PROTOCOL 11 on random trees, by the public interface and the document that a store would hold.
+
+The law of `due_at` needs the engine's own functions and has a file of its own.
+"""
 
 import json
 from collections.abc import Iterator
@@ -229,7 +232,3 @@ def test_a_backoff_is_what_the_policy_says(delay: timedelta, most: timedelta, fa
         sim.advance(waits)
     assert sim.status == "Failed"
     assert len(sim.steps) == attempts
-
-
-# -- due_at (rule 20) --------------------------------------------------------------------------------------------------
-# Before `due_at` a wake-up changes nothing, at `due_at` it changes something: written with the engine's own functions.
