@@ -182,9 +182,12 @@ def _faults_of_runs(runs: Runs, account: Account, *, given_back: bool, stopped: 
 
 
 def _waits(lines: list[Line]) -> list[float]:
-    """How long after the next life was up an attempt was begun again that a kill had cut off."""
-    ups = [line for line in lines if line.what == "up"]
-    next_up = {line.who: after for line, after in pairwise(ups)}
+    """How long after the next life of the same place was up an attempt was begun again that a kill had cut off."""
+    ups: dict[str, list[Line]] = defaultdict(list)
+    for line in lines:
+        if line.what == "up":
+            ups[line.who.split("-")[0]].append(line)
+    next_up = {before.who: after for place in ups.values() for before, after in pairwise(place)}
     waits: list[float] = []
     for attempts in _runs(lines).values():
         for cut, again in pairwise(attempts):
