@@ -95,12 +95,32 @@ class Branch:
         self.first = first
 
 
+class Settings:
+    """What the `With`s around a statement say; the innermost wins."""
+
+    __slots__ = ("idempotent", "persist", "retry", "timeout")
+
+    def __init__(self, outer: Settings | None = None, defaults: Any = None) -> None:
+        self.retry: Retry | None = outer.retry if outer else None
+        self.timeout: timedelta | None = outer.timeout if outer else None
+        self.idempotent: bool | None = outer.idempotent if outer else None
+        self.persist: str | None = outer.persist if outer else None
+        if defaults is not None:
+            for name in self.__slots__:
+                said = getattr(defaults, name)
+                if said is not None:
+                    setattr(self, name, said)
+
+
+NO_SETTINGS: Final = Settings()
+
+
 class Place:
     """One statement at its place."""
 
     __slots__ = (
         "arms", "at", "branches", "cases", "clauses", "final", "first", "idempotent", "inner", "kind", "name", "next",
-        "path", "plain", "region", "retry", "statement", "timeout", "undo",
+        "path", "plain", "region", "retry", "settings", "statement", "timeout", "undo",
     )  # fmt: skip
 
     next: Place
@@ -124,6 +144,8 @@ class Place:
         self.retry: Retry = DEFAULT_RETRY
         self.timeout: timedelta | None = None
         self.idempotent = True
+        self.settings = NO_SETTINGS
+        """ForEach, Go of items: what the `With`s around it say, for the steps of an item's body."""
 
     def __repr__(self) -> str:
         return f"<{self.kind} {self.at!r}>"
@@ -132,26 +154,6 @@ class Place:
     def source(self) -> str:
         """`file:line` of the statement."""
         return str(getattr(self.statement, "source", ""))
-
-
-class Settings:
-    """What the `With`s around a statement say; the innermost wins."""
-
-    __slots__ = ("idempotent", "persist", "retry", "timeout")
-
-    def __init__(self, outer: Settings | None = None, defaults: Any = None) -> None:
-        self.retry: Retry | None = outer.retry if outer else None
-        self.timeout: timedelta | None = outer.timeout if outer else None
-        self.idempotent: bool | None = outer.idempotent if outer else None
-        self.persist: str | None = outer.persist if outer else None
-        if defaults is not None:
-            for name in self.__slots__:
-                said = getattr(defaults, name)
-                if said is not None:
-                    setattr(self, name, said)
-
-
-NO_SETTINGS: Final = Settings()
 
 
 class Scope:
@@ -208,7 +210,7 @@ def bind(place: Place, item: Any) -> Scope:
     thread = place.kind == "go" or statement.parallel > 1
     region = Region("thread" if thread else "each", place, None if thread else place.region)
     after = end_of(region) if thread else again(place, region)
-    return link((make(item),), path=place.path, at=place.at, region=region, after=after)
+    return link((make(item),), path=place.path, at=place.at, region=region, after=after, settings=place.settings)
 
 
 def end_of(region: Region) -> Place:
@@ -232,12 +234,12 @@ def link_definition(section: Any) -> Scope:
     return link((section,), path="", at="", region=region, after=end_of(region))
 
 
-def link(statements: Sequence[Any], *, path: str, at: str, region: Region, after: Place) -> Scope:
+def link(statements: Sequence[Any], *, path: str, at: str, region: Region, after: Place, settings: Settings = NO_SETTINGS) -> Scope:
     """Link *statements* below *path*; `problems` says what is doubled."""
     linker = _Linker()
     linker.name(statements, {}, path)
     linker.scope.places[after.at] = after
-    linker.scope.first = linker.block(statements, path, at, region, NO_SETTINGS, after)
+    linker.scope.first = linker.block(statements, path, at, region, settings, after)
     return linker.scope
 
 
@@ -434,7 +436,8 @@ class _Linker:
         place.inner = Region("loop", place, place.region)
         place.first = self.block(place.statement.body, place.path, place.at, place.inner, settings, place)
 
-    def _foreach(self, place: Place, settings: Settings) -> None:  # noqa: ARG002
+    def _foreach(self, place: Place, settings: Settings) -> None:
+        place.settings = settings
         if place.statement.parallel == 1:
             # Also out here, for a thread whose item is gone: it goes on with the next.
             back = again(place, Region("each", place, place.region))
@@ -444,6 +447,8 @@ class _Linker:
         if place.statement.items is None:
             place.inner = Region("thread", place, None)
             place.first = self.block(place.statement.body, place.path, place.at, place.inner, settings, self._end(place.inner))
+        else:
+            place.settings = settings
 
     def _parallel(self, place: Place, settings: Settings) -> None:
         for number, branch in enumerate(place.statement.branches, 1):

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import select
 import signal
 import threading
 from collections.abc import Callable, Sequence
@@ -111,6 +112,7 @@ class Reaper:
 def live(life: Life, up: Connection) -> None:
     """Live until killed; *up* hears a word when the Runner works. SIGTERM ends it as an orchestrator would."""
     logging.basicConfig(filename=life.folder / "log", level=logging.WARNING, format=f"{life.name} %(message)s")
+    threading.Thread(target=_die_with, args=(up,), daemon=True).start()
     told_to_end = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: told_to_end.set())
     path = life.folder / "ledger"
@@ -140,6 +142,14 @@ def live(life: Life, up: Connection) -> None:
         sessions.stopping.set()
         runner.drain(life.drain_seconds)
     ledger.note("down")
+
+
+def _die_with(up: Connection) -> None:
+    """End when whoever hears *up* has gone, so that nobody lives on after a siege that was broken off."""
+    gone = select.poll()
+    gone.register(up.fileno(), 0)  # an error is told without being asked for
+    gone.poll()
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def random_point(dice: Random) -> tuple[str, int]:
