@@ -123,3 +123,17 @@ class Served:
     def threads(self) -> int:
         """How many threads the process has."""
         return len(list(Path(f"/proc/{self.process.pid}/task").iterdir()))
+
+    @property
+    def sockets(self) -> int:
+        """How many sockets the process has open."""
+        with os.scandir(f"/proc/{self.process.pid}/fd") as files:
+            return sum(_leads_to(file.path).startswith("socket:") for file in files)
+
+
+def _leads_to(file: str) -> str:
+    """What the open *file* is; nothing if it was closed meanwhile."""
+    try:
+        return str(Path(file).readlink())
+    except FileNotFoundError:
+        return ""
