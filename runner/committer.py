@@ -23,6 +23,8 @@ BATCH_WRITES_MAX: Final = 200
 """More in one transaction would only make the first of them wait; measured gains end well below."""
 QUICK_SECONDS: Final = 0.002
 """Commits that take less on average may be made on an event loop: it is held up no longer than by a few callbacks."""
+ALONGSIDE_WRITES: Final = 4
+"""From so many writes on a commit is left to the thread, since the event loop has enough to do for others meanwhile."""
 _SMOOTHING: Final = 0.2
 """How much the last commit counts in that average."""
 
@@ -60,9 +62,22 @@ class Committer:
         self._enter([(write, future.set_result)], lead=True)
         return future.result()
 
+    def save_at_once(self, write: Write) -> Outcome | None:
+        """Save *write* and give its outcome, if an event loop may wait for it; None: nothing was done, submit it."""
+        if not self.quick:
+            return None
+        with self._lock:
+            if self._committing or self._pending or self._closed:
+                return None
+            self._committing = True
+        outcomes: list[Outcome] = []
+        self._commit([(write, outcomes.append)])
+        self._hand_over()
+        return outcomes[0]
+
     def submit(self, pending: Sequence[Pending]) -> None:
         """Save these soon; each `told` gets its outcome, now or in another thread, and must not block."""
-        self._enter(pending, lead=self.quick)
+        self._enter(pending, lead=self.quick and len(pending) < ALONGSIDE_WRITES)
 
     def close(self) -> None:
         """Finish what is pending, then stop."""
@@ -89,7 +104,11 @@ class Committer:
             for _, told in pending:
                 told(Failed(error))
             return
-        self._commit()
+        self._commit_pending()
+        self._hand_over()
+
+    def _hand_over(self) -> None:
+        """Let others commit."""
         with self._lock:
             self._committing = False
             if self._pending:
@@ -110,16 +129,19 @@ class Committer:
                         return
                     self._more.wait()
                 self._committing = True
-            self._commit()
+            self._commit_pending()
             with self._lock:
                 self._committing = False
                 self._more.notify_all()
 
     # -- committing ----------------------------------------------------------------------------------------------------
 
-    def _commit(self) -> None:
+    def _commit_pending(self) -> None:
         with self._lock:
             batch, self._pending = self._pending[:BATCH_WRITES_MAX], self._pending[BATCH_WRITES_MAX:]
+        self._commit(batch)
+
+    def _commit(self, batch: Sequence[Pending]) -> None:
         began = time.monotonic()
         try:
             outcomes = self._store.commit([write for write, _ in batch])

@@ -46,6 +46,7 @@ class Execution:
         self._now = now
         self._ended = ended
         self._watch_copies = watch_copies
+        self._blank = contextvars.copy_context()
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._expired: set[str] = set()
         """Async attempts that were cancelled because their time is over."""
@@ -115,7 +116,9 @@ class Execution:
     # -- async ---------------------------------------------------------------------------------------------------------
 
     def _begin_task(self, run: Run, call: Callable[[], Any]) -> None:
-        task = self._loop.create_task(self._drive(run, call), name=f"{run.context.workflow}/{run.context.id} {run.path}")
+        name = f"{run.context.workflow}/{run.context.id} {run.path}"
+        # A context of its own: what an action sets there must not reach the next step, nor another instance.
+        task = self._loop.create_task(self._drive(run, call), name=name, context=self._blank.copy())
         self._tasks[run.token] = task
         task.add_done_callback(functools.partial(self._never_began, run))
 

@@ -18,6 +18,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from asyncflow import limits
+from asyncflow.activation import Answer
 from asyncflow.definition import Definition
 from asyncflow.errors import Unavailable
 from asyncflow.instance import Message
@@ -26,7 +27,7 @@ from runner.activity import Activity, Begin, Gather, Gathered, Load, Look, Plan,
 from runner.bell import Bell
 from runner.committer import Committer, Pending
 from runner.execution import Execution, StallWatch
-from runner.stores.base import ENDED, Failed, Key, Outcome, Saved, Store
+from runner.stores.base import ENDED, Failed, Key, Outcome, Saved, Store, Write
 
 LOG = logging.getLogger(__name__)
 
@@ -336,8 +337,9 @@ class Worker:
                         self._owners[run.token] = seat
                         self._execution.begin(run)
                 elif kind is Save:
-                    self._submit(seat, request)  # type: ignore[arg-type]
-                    return
+                    value = self._save(seat, request)  # type: ignore[arg-type]
+                    if value is None:
+                        return
                 elif kind is Gather:
                     if self._gather(seat, request):  # type: ignore[arg-type]
                         value, seat.gathered = seat.gathered, Gathered()
@@ -413,16 +415,17 @@ class Worker:
         others = holders - {self._process}
         return frozenset(self._store.dead(others)) if others else frozenset()
 
-    def _submit(self, seat: _Seat, request: Save) -> None:
-        """Save with all others of this turn of the loop: one transaction, one flush."""
+    def _save(self, seat: _Seat, request: Save) -> Outcome | None:
+        """Save with all others of this turn of the loop: one transaction, one flush. Alone: at once, and give the outcome."""
         write, answers = request.write, request.answers
+        if len(self._seats) == 1:
+            outcome = self._committer.save_at_once(write)
+            if outcome is not None:
+                self._tell(seat, write, answers, outcome)
+                return outcome
 
         def told(outcome: Outcome) -> None:
-            if isinstance(outcome, Saved):
-                self._bell.tell(answers)
-                self._bell.ring(seat.key, ended=write.record.status in ENDED)
-            elif isinstance(outcome, Failed):
-                LOG.warning("%s/%s could not be saved, trying again: %s", *seat.key, outcome.error)
+            self._tell(seat, write, answers, outcome)
             with self._outcomes_lock:
                 self._outcomes.append((seat, outcome))
                 first = len(self._outcomes) == 1
@@ -435,6 +438,15 @@ class Worker:
         if not self._saves:
             self._loop.call_soon(self._flush)
         self._saves.append((write, told))
+        return None
+
+    def _tell(self, seat: _Seat, write: Write, answers: dict[str, Answer], outcome: Outcome) -> None:
+        """Tell those who wait for it how a save has ended."""
+        if isinstance(outcome, Saved):
+            self._bell.tell(answers)
+            self._bell.ring(seat.key, ended=write.record.status in ENDED)
+        elif isinstance(outcome, Failed):
+            LOG.warning("%s/%s could not be saved, trying again: %s", *seat.key, outcome.error)
 
     def _flush(self) -> None:
         saves, self._saves = self._saves, []
@@ -459,10 +471,13 @@ class Worker:
         else:
             seat.gathered.messages.append(message)
         if seat.gathering:
-            # Not at once: results that are ready in this turn of the loop go into one write (rule 14).
             seat.gathering = False
             self._cancel_timer(seat)
-            self._loop.call_soon(self._gathered, seat)
+            if seat.attempts:
+                # Not at once: results that are ready in this turn of the loop go into one write (rule 14).
+                self._loop.call_soon(self._gathered, seat)
+            else:
+                self._gathered(seat)
         self._feed_starved()
 
     def _gathered(self, seat: _Seat) -> None:

@@ -33,7 +33,16 @@ from runner.stores.locks import ProcessLocks
 from runner.stores.pages import NUMBER, PLACE, check_page_size, list_question, make_token, read_token
 from runner.stores.sqlite_errors import ROW_FAULTS
 from runner.stores.sqlite_file import BUSY_SECONDS, IN_DOUBT, SqliteFile
-from runner.stores.sqlite_rows import PreparedWrite, SqliteRevision, apply, delete_row, prepare, read_labels
+from runner.stores.sqlite_rows import (
+    OneByOne,
+    PreparedWrite,
+    SqliteRevision,
+    apply,
+    apply_together,
+    delete_row,
+    prepare,
+    read_labels,
+)
 from runner.stores.sqlite_search import page_query
 
 _HANDOUT: Final = limits.DUE_HANDOUT_SECONDS * 1_000_000
@@ -103,6 +112,11 @@ class SqliteStore(Store):
 
     def _commit_rows(self, rows: list[PreparedWrite]) -> Outcomes:
         try:
+            if len(rows) > 1:
+                try:
+                    return self._file.transact(lambda connection: apply_together(connection, rows))
+                except OneByOne:
+                    pass  # nothing was stored
             return self._file.transact(lambda connection: [apply(connection, row) for row in rows])
         except Unavailable as error:
             in_doubt = error.details == IN_DOUBT
