@@ -53,7 +53,7 @@ class Activation:
 
     __slots__ = (
         "_alone", "answers", "body", "careful", "changed", "cramped", "dead", "definition", "document", "encoded",
-        "events", "history", "instance", "items_changed", "jitter", "now", "progress", "ready", "records", "size",
+        "events", "history", "instance", "items_changed", "jitter", "leases", "now", "progress", "ready", "records", "size",
         "statements", "strays", "threads_ended",
     )  # fmt: skip
 
@@ -108,10 +108,14 @@ class Activation:
         """The state has changed since it was looked whether items are gone."""
         self.threads_ended = not placed
         """A thread has ended since it was looked who waited for it."""
+        self.leases = False
+        """A thread may have had a lease when this was loaded."""
         self._alone: Thread | None = None
         for thread in instance.threads.values():
-            if thread.lease is not None and thread.lease.alone:
-                self._alone = thread
+            if thread.lease is not None:
+                self.leases = True
+                if thread.lease.alone:
+                    self._alone = thread
 
     # -- counting and noting -------------------------------------------------------------------------------------------
 

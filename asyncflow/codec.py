@@ -31,6 +31,7 @@ from asyncflow.instance import (
 )
 
 JsonObject = dict[str, Any]
+_PLAIN = Frame()
 
 
 def encode(instance: Instance) -> bytes:
@@ -77,10 +78,16 @@ def _frame(frame: Frame) -> JsonObject:
         packed["keys"] = frame.keys
     if frame.key is not None:
         packed["key"] = frame.key
-    for name in ("begun", "size", "phase", "before", "cancelled"):
-        value = getattr(frame, name)
-        if value:
-            packed[name] = value
+    if frame.begun:
+        packed["begun"] = frame.begun
+    if frame.size:
+        packed["size"] = frame.size
+    if frame.phase:
+        packed["phase"] = frame.phase
+    if frame.before:
+        packed["before"] = frame.before
+    if frame.cancelled:
+        packed["cancelled"] = True
     if frame.error is not None:
         packed["error"] = _failure(frame.error)
     if frame.after is not None:
@@ -90,10 +97,16 @@ def _frame(frame: Frame) -> JsonObject:
 
 def _lease(lease: Lease) -> JsonObject:
     packed: JsonObject = {"token": lease.token}
-    for name in ("till", "by", "alone", "cancel", "grace"):
-        value = getattr(lease, name)
-        if value:
-            packed[name] = value
+    if lease.till is not None:
+        packed["till"] = lease.till
+    if lease.by:
+        packed["by"] = lease.by
+    if lease.alone:
+        packed["alone"] = True
+    if lease.cancel:
+        packed["cancel"] = True
+    if lease.grace is not None:
+        packed["grace"] = lease.grace
     return packed
 
 
@@ -111,10 +124,16 @@ def _thread(thread: Thread) -> JsonObject:
         packed["root"] = thread.root
     if thread.deadlines is not None:
         packed["deadlines"] = thread.deadlines
-    for name in ("parent", "attempt", "retry_at", "doubt", "losses"):
-        value = getattr(thread, name)
-        if value:
-            packed[name] = value
+    if thread.parent is not None:
+        packed["parent"] = thread.parent
+    if thread.attempt:
+        packed["attempt"] = thread.attempt
+    if thread.retry_at is not None:
+        packed["retry_at"] = thread.retry_at
+    if thread.doubt:
+        packed["doubt"] = True
+    if thread.losses:
+        packed["losses"] = thread.losses
     if thread.result is not None:
         packed["result"] = from_json(thread.result)
     if thread.error is not None:
@@ -123,9 +142,9 @@ def _thread(thread: Thread) -> JsonObject:
         packed["lease"] = _lease(thread.lease)
     if thread.stray is not None:
         packed["stray"] = {"tries": thread.stray.tries, "retry_at": thread.stray.retry_at}
-    frames = [_frame(frame) for frame in thread.frames]
-    if frames != [{}]:
-        packed["frames"] = frames
+    frames = thread.frames
+    if len(frames) > 1 or frames[0] != _PLAIN:  # most threads are outside of anything that remembers
+        packed["frames"] = [_frame(frame) for frame in frames]
     return packed
 
 
@@ -187,14 +206,24 @@ def _instance(instance: Instance) -> JsonObject:
         "updated_at": instance.updated_at,
         "threads": [_thread(thread) for thread in instance.threads.values()],
     }
-    for name in ("input", "output", "due_at", "expires_at", "start_key"):
-        value = getattr(instance, name)
-        if value is not None:
-            packed[name] = value
-    for name in ("entries", "labels", "outbox", "promises"):
-        value = getattr(instance, name)
-        if value:
-            packed[name] = value
+    if instance.input is not None:
+        packed["input"] = instance.input
+    if instance.output is not None:
+        packed["output"] = instance.output
+    if instance.due_at is not None:
+        packed["due_at"] = instance.due_at
+    if instance.expires_at is not None:
+        packed["expires_at"] = instance.expires_at
+    if instance.start_key is not None:
+        packed["start_key"] = instance.start_key
+    if instance.entries:
+        packed["entries"] = instance.entries
+    if instance.labels:
+        packed["labels"] = instance.labels
+    if instance.outbox:
+        packed["outbox"] = instance.outbox
+    if instance.promises:
+        packed["promises"] = instance.promises
     if instance.error is not None:
         packed["error"] = _failure(instance.error)
     if instance.inbox:
@@ -203,9 +232,9 @@ def _instance(instance: Instance) -> JsonObject:
         packed["seen"] = [_seen(seen) for seen in instance.seen]
     if instance.undos:
         packed["undos"] = [_undo(undo) for undo in instance.undos]
-    control = _control(instance.control)
-    if control:
-        packed["control"] = control
+    control = instance.control
+    if control.pause is not None or control.cancel is not None or control.failing is not None:
+        packed["control"] = _control(control)
     return packed
 
 

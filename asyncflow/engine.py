@@ -6,7 +6,7 @@ Whoever writes a document does: load, decide with these, one compare-and-set, th
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from asyncflow import limits
 from asyncflow.activation import MAIN, Activation, Answer, CallableFailed, DecideAgain
@@ -33,6 +33,11 @@ def start(definition: Definition[Any], state: bytes, *, id: str, uid: str, now: 
     return instance
 
 
+# Names of their own: an enumeration's member is looked up anew each time.
+_RESUMING: Final = ThreadStatus.Resuming
+_EXECUTING: Final = ThreadStatus.Executing
+_WAITING: Final = ThreadStatus.Waiting
+
 # -- advance -----------------------------------------------------------------------------------------------------------
 
 
@@ -44,7 +49,8 @@ def advance(act: Activation) -> None:
     """
     if act.instance.ended:
         return
-    _lapse(act)
+    if act.leases:
+        _lapse(act)
     if act.strays and act.instance.control.pause is None:
         _look_for_strays(act)
     try:
@@ -91,7 +97,7 @@ def _move(act: Activation) -> bool:
 def _walk_all(act: Activation, only: str | None = None) -> bool:
     moved = False
     for thread in act.in_order():
-        if thread.status is not ThreadStatus.Resuming or thread.stray is not None or (only is not None and thread.id != only):
+        if thread.status is not _RESUMING or thread.stray is not None or (only is not None and thread.id != only):
             continue
         if not act.alive(thread):
             continue
@@ -107,7 +113,7 @@ def _walk_all(act: Activation, only: str | None = None) -> bool:
 
 
 def _has_moved(act: Activation, thread: Thread) -> bool:
-    return thread.status is not ThreadStatus.Resuming or not act.alive(thread)
+    return thread.status is not _RESUMING or not act.alive(thread)
 
 
 def _stop_walking(act: Activation) -> None:
@@ -155,6 +161,8 @@ def _handle_first(act: Activation, kinds: frozenset[str]) -> bool:
 def _handle_next(act: Activation) -> bool:
     """Handle the earliest message that can be, or due timer; the message first at the same instant."""
     timer = _first_timer(act)
+    if timer is None and not act.instance.inbox:
+        return False
     for position, message in enumerate(act.instance.inbox):
         if timer is not None and timer[0] < message.at:
             break
@@ -189,7 +197,7 @@ def _holds_still(act: Activation, message: Message) -> bool:
 def _first_timer(act: Activation) -> tuple[datetime, Thread, Place, Case] | None:
     found: tuple[datetime, Thread, str] | None = None
     for thread in act.instance.threads.values():
-        if thread.deadlines and thread.status is ThreadStatus.Waiting:
+        if thread.deadlines and thread.status is _WAITING:
             for name, at in thread.deadlines.items():
                 if at is not None and at <= act.now and (found is None or at < found[0]):
                     place = act.place_of(thread)
@@ -229,7 +237,7 @@ def _win(act: Activation, thread: Thread, place: Place, case: Case) -> None:
 
 def _first_condition(act: Activation) -> bool:
     for thread in act.in_order():
-        if thread.status is not ThreadStatus.Waiting:
+        if thread.status is not _WAITING:
             continue
         place = act.place_of(thread)
         if place is None:
@@ -422,7 +430,7 @@ def _due_of(act: Activation, thread: Thread, *, held: bool, paused: bool, failin
         return thread.stray.retry_at
     if lease is not None or (failing is not None and thread.id != failing):
         return None
-    if thread.status is ThreadStatus.Executing:
+    if thread.status is _EXECUTING:
         place = act.place_of(thread)
         if place is None or (held and (place.plain or place.kind == "undo")):
             return None

@@ -42,6 +42,8 @@ class ThreadStatus(StrEnum):
     Paused = "Paused"
 
 
+NOBODY: Final[frozenset[str]] = frozenset()
+
 ENDED: Final = frozenset({Status.Finished, Status.Failed, Status.Cancelled})
 
 TRANSITIONS: Final[dict[Status, frozenset[Status]]] = {
@@ -291,9 +293,17 @@ class Instance:
     @property
     def holders(self) -> frozenset[str]:
         """The processes named by leases that can lapse."""
-        return frozenset(t.lease.by for t in self.threads.values() if t.lease and t.lease.by and t.lease.till)
+        found: set[str] | None = None
+        for thread in self.threads.values():
+            lease = thread.lease
+            if lease is not None and lease.by and lease.till is not None:
+                found = {lease.by} if found is None else found | {lease.by}
+        return NOBODY if found is None else frozenset(found)
 
     @property
     def unplaced(self) -> bool:
         """Whether a thread stands where the code that saved it knew no statement."""
-        return any(t.stray for t in self.threads.values())
+        for thread in self.threads.values():  # noqa: SIM110 - twice as fast as any(), and asked twice in each save
+            if thread.stray is not None:
+                return True
+        return False
