@@ -15,7 +15,7 @@ FIRST ?= 0
 .PHONY: help setup demo test check lint format type bench bench-peers laws crash sim clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
 setup: $(STAMP) ## Build .venv with everything (through uv; quick the second time)
 

@@ -9,19 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Literal, TypeAlias, TypeVar
 
 from asyncflow import limits
 from asyncflow.definition import Body, Definition
-from asyncflow.errors import AsyncflowError, Failure, Full
-from asyncflow.instance import Frame, Instance, Message, Status, Thread, ThreadStatus
-from asyncflow.state import InvalidState
+from asyncflow.errors import AsyncflowError, Failure, Full, InvalidState
+from asyncflow.instance import ENDED, Frame, Instance, Message, Status, Thread, ThreadStatus
 from asyncflow.tree import ItemGone, ItemsFailed, Place
 from asyncflow.workflow import CURRENT, Context
 
 T = TypeVar("T")
 
 MAIN: Final = "main"
+_RESUMING: Final = ThreadStatus.Resuming
 
 
 class DecideAgain(Exception):
@@ -48,13 +48,31 @@ class Answer:
     dropped: bool = False
 
 
+NoticeKind: TypeAlias = Literal["failed", "parked", "lost", "stray", "ended", "large"]
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """What an operator wants to know of a write, whether history is kept or not; told once it is saved."""
+
+    kind: NoticeKind
+    """An attempt failed; a thread stopped itself; an attempt ended at a place nobody knows; a place is not known; the instance
+    has failed; the document is large."""
+    thread: Thread | None = None
+    path: str = ""
+    attempt: int = 0
+    failure: Failure | None = None
+    size: int = 0
+    """Bytes, of a large document."""
+
+
 class Activation:
     """The instance under decision, its body, and what came of it so far."""
 
     __slots__ = (
         "_alone", "answers", "body", "careful", "changed", "cramped", "dead", "definition", "document", "encoded",
-        "events", "history", "instance", "items_changed", "jitter", "leases", "now", "progress", "ready", "records", "size",
-        "statements", "strays", "threads_ended",
+        "events", "history", "instance", "items_changed", "jitter", "leases", "notices", "now", "progress", "ready", "records",
+        "size", "statements", "strays", "threads_ended",
     )  # fmt: skip
 
     def __init__(
@@ -82,6 +100,7 @@ class Activation:
         """Processes whose locks are free: their leases lapse at once (rule 15)."""
         self.answers: dict[str, Answer] = {}
         self.records: list[dict[str, Any]] = []
+        self.notices: tuple[Notice, ...] = ()
         self.history = history
         self.jitter = jitter
         """A random number in [0, 1), for the delays of retries; 0.5 is none."""
@@ -145,12 +164,19 @@ class Activation:
         )
         self.changed = changed
 
+    def notice(self, kind: NoticeKind, thread: Thread | None = None, path: str = "", **fields: Any) -> None:
+        """Note what an operator wants to know."""
+        self.notices += (Notice(kind, thread, path, **fields),)
+
     # -- moving threads ------------------------------------------------------------------------------------------------
 
     def arrive(self, thread: Thread, place: Place, status: ThreadStatus) -> None:
         """Let a thread stand at a statement that blocks: a new visit."""
         thread.visit = self.touch()
-        self._stand(thread, place.at, status)
+        if thread.status is _RESUMING:
+            thread.position, thread.status = place.at, status  # the rest was cleared when it set out
+        else:
+            self._stand(thread, place.at, status)
         thread.since = self.now
 
     def resume(self, thread: Thread, place: Place) -> None:
@@ -184,6 +210,7 @@ class Activation:
         thread.retry_at = None
         self.touch()
         if failure is not error:  # a failure that is given was noted with its attempt
+            self.notice("parked", thread, path, attempt=thread.attempt, failure=failure)
             self.record("failed", thread, path, attempt=thread.attempt or None, error=failure.model_dump(exclude={"traceback"}))
         self.cut_tracebacks(thread)
 
@@ -316,7 +343,7 @@ class Activation:
         token = CURRENT.set(context)
         try:
             given = function(*arguments)
-            sizes = self.check_items()
+            sizes = self.check_items() if self.definition.items else ()
             if self.careful:
                 body.sync()
                 self.check_room(event=self.events)
@@ -352,6 +379,8 @@ class Activation:
         Raises:
             DecideAgain: it cannot be stored.
         """
+        if not self.body.dirty:
+            return
         try:
             self.body.sync()
         except InvalidState as error:
@@ -425,7 +454,7 @@ class Activation:
     def settle_status(self) -> None:
         """Show what the threads make of the instance."""
         instance = self.instance
-        if instance.ended:
+        if instance.status in ENDED:
             return
         paused = instance.control.pause is not None
         for thread in instance.threads.values():

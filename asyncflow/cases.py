@@ -53,6 +53,8 @@ class After(SelectCase[Out]):
     def __init__(self, delay: Delay, /, *rest: Any) -> None:
         super().__init__()
         self.delay = delay if isinstance(delay, timedelta) else self._function(delay, "a delay must be a timedelta or a function")
+        if isinstance(delay, timedelta) and delay < timedelta(0):
+            self.problems.append(f"the delay {delay.total_seconds():g} s is negative: it would be over before the wait begins")
         self.handler, self.body = self._handled(rest)
 
 

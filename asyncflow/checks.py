@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import types
-import typing
+import inspect
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final, get_args, get_origin
@@ -11,7 +10,17 @@ from typing import TYPE_CHECKING, Any, Final, get_args, get_origin
 from pydantic import AliasChoices, BaseModel
 
 from asyncflow.errors import Problem
-from asyncflow.handlers import MISSING, Signature, awaited_result, signature_of, type_of_result
+from asyncflow.handlers import (
+    GENERATOR,
+    MISSING,
+    Signature,
+    awaited_result,
+    declared_events,
+    is_union,
+    members_of,
+    signature_of,
+    type_of_result,
+)
 from asyncflow.tree import Place, Region
 
 if TYPE_CHECKING:
@@ -49,8 +58,8 @@ def _written(place: Place) -> Iterator[Problem]:
     statement = place.statement
     if statement is None or place.kind in ("again", "tried", "end"):
         return
-    if place.kind == "section":
-        return  # noted when it was linked
+    if place.kind in ("section", "except"):
+        return  # noted when it was linked; with its Try
     parts = [statement, *getattr(statement, "cases", ()), *getattr(statement, "arms", ()), *getattr(statement, "handlers", ())]
     for part in parts:
         for text in part.problems:
@@ -65,6 +74,8 @@ def _arity(function: Callable[..., Any] | None, count: int, what: str) -> Iterat
     signature = signature_of(function)
     if signature.is_async:
         yield f"{what} must be a plain function, this one is async: do what takes time in a Step"
+    elif signature.is_generator:
+        yield f"{what} {GENERATOR}"
     elif not signature.takes(count):
         wants = "nothing" if count == 0 else f"{count} value{'s' if count > 1 else ''}"
         yield f"{what} is called with {wants}, this one takes {_counted(signature)}"
@@ -83,6 +94,9 @@ def _step(definition: Definition[Any], place: Place) -> Iterator[str]:
     if step.action is None:
         return
     signature = signature_of(step.action)
+    for what, function in (("action", step.action), ("undo", step.undo)):
+        if function is not None and signature_of(function).is_generator:
+            yield f"its {what} {GENERATOR}"
     if not signature.takes(len(step.args)):
         yield f"its action takes {_counted(signature)} values, found {len(step.args)}"
     if step.undo is not None and not signature_of(step.undo).takes(len(step.args)):
@@ -118,9 +132,9 @@ def _fits(result: Any, wanted: Any) -> bool:
     """Whether a value of one type goes into a field of another; True where that cannot be told."""
     if wanted in (Any, MISSING) or result is Any or result == wanted:
         return True
-    if _is_union(wanted):
-        return all(any(_fits(one, other) for other in get_args(wanted)) for one in _members(result))
-    if _is_union(result):
+    if is_union(wanted):
+        return all(any(_fits(one, other) for other in get_args(wanted)) for one in members_of(result))
+    if is_union(result):
         return all(_fits(one, wanted) for one in get_args(result))
     if isinstance(result, type) and isinstance(wanted, type) and not get_args(result) and not get_args(wanted):
         return issubclass(result, wanted) or (result is int and wanted is float)
@@ -131,14 +145,6 @@ def _fits(result: Any, wanted: Any) -> bool:
         return True
     inside = list(zip(get_args(result), get_args(wanted), strict=False)) if mine is its else []
     return issubclass(mine, its) and all(_fits(one, other) for one, other in inside)
-
-
-def _is_union(annotation: Any) -> bool:
-    return get_origin(annotation) in (typing.Union, types.UnionType)
-
-
-def _members(annotation: Any) -> tuple[Any, ...]:
-    return get_args(annotation) if _is_union(annotation) else (annotation,)
 
 
 def _in_bare_loop(region: Region | None) -> bool:
@@ -153,7 +159,7 @@ def _in_bare_loop(region: Region | None) -> bool:
 # -- waits -------------------------------------------------------------------------------------------------------------
 
 
-def _waits(definition: Definition[Any], place: Place) -> Iterator[str]:  # noqa: ARG001
+def _waits(definition: Definition[Any], place: Place) -> Iterator[str]:
     if not place.cases:
         yield "a Select without a case waits for ever"
     seen: set[str] = set()
@@ -165,6 +171,8 @@ def _waits(definition: Definition[Any], place: Place) -> Iterator[str]:  # noqa:
             if case.event in seen:
                 yield f"the case {case.name!r} can never win: the event {case.event!r} is taken by a case before it"
             seen.add(case.event)
+            if case.handler is None:
+                yield from _names_a_method(definition, place, case.event)
         else:
             yield from _arity(case.handler, 0, f"the handler of {case.name!r}")
             if case.kind == "when":
@@ -177,6 +185,16 @@ def _waits(definition: Definition[Any], place: Place) -> Iterator[str]:  # noqa:
                 given = case.statement.delay if case.kind == "after" else case.statement.instant
                 if callable(given):
                     yield from _arity(given, 0, "a delay" if case.kind == "after" else "an instant")
+
+
+def _names_a_method(definition: Definition[Any], place: Place, text: str) -> Iterator[str]:
+    """A text is an event without input and handler: beside a method of that name it would hide what that does."""
+    for cls in definition.classes(place.at):
+        for event, method in declared_events(cls):
+            if text in (event, method):
+                said = f"self.{method}" if cls is definition.cls else f"that of the item, {cls.__name__}.{method}"
+                yield f"the text {text!r} is an event without input and handler, but there is a method for it: say {said}"
+                return
 
 
 def _chooses(definition: Definition[Any], place: Place) -> Iterator[str]:  # noqa: ARG001
@@ -277,11 +295,18 @@ def _breaks(definition: Definition[Any], place: Place) -> Iterator[str]:  # noqa
 
 
 def _returns(definition: Definition[Any], place: Place) -> Iterator[str]:  # noqa: ARG001
+    if callable(place.statement.value):
+        yield from _arity(place.statement.value, 0, "the value of a Return")
     region: Region | None = place.region
     while region is not None and region.kind != "thread":
         region = region.outer
     if region is not None and region.place is not None and region.place.kind == "foreach":
         yield "a Return in an item of a parallel ForEach: use Continue to end the item"
+
+
+def _raises(definition: Definition[Any], place: Place) -> Iterator[str]:  # noqa: ARG001
+    if callable(place.statement.error):
+        yield from _arity(place.statement.error, 0, "what gives the error of a Raise")
 
 
 def _try(definition: Definition[Any], place: Place) -> Iterator[str]:  # noqa: ARG001
@@ -312,6 +337,7 @@ _CHECKS: Final[dict[str, Callable[[Definition[Any], Place], Iterable[str]]]] = {
     "break": _breaks,
     "continue": _breaks,
     "return": _returns,
+    "raise": _raises,
     "try": _try,
 }
 
@@ -331,21 +357,20 @@ def _events(definition: Definition[Any]) -> Iterator[Problem]:
 
 def _class(definition: Definition[Any]) -> Iterator[Problem]:
     source = definition.source_of_definition()
+    start = getattr(definition.cls, "start", None)
+    if inspect.ismethod(start):
+        signature = signature_of(start)
+        if signature.is_async or signature.is_generator:
+            text = f"start {GENERATOR}" if signature.is_generator else "start is a plain function, this one is async"
+            yield Problem(path="", message=text, source=f"{start.__code__.co_filename}:{start.__code__.co_firstlineno}")
     for label in definition.labels:
         if label not in definition.cls.model_fields:
             yield Problem(path="", message=f"the label {label!r} is no field", source=source)
-    items = [one for adapter in definition.items.values() for one in _members(_plain(adapter._type))]  # noqa: SLF001
-    own = [one for one in dict.fromkeys([definition.cls, *items]) if isinstance(one, type) and issubclass(one, BaseModel)]
+    own = [one for one in definition.classes() if issubclass(one, BaseModel)]
     nested = _models_in([model.__pydantic_core_schema__ for model in own])
     texts = [text for model in own for text in _hidden_state(model)]
     texts += [text for model in dict.fromkeys([*own, *nested]) for text in _lost_names(model)]
     yield from (Problem(path="", message=text, source=source) for text in texts)
-
-
-def _plain(annotation: Any) -> Any:
-    while get_origin(annotation) is typing.Annotated:
-        annotation = get_args(annotation)[0]
-    return annotation
 
 
 def _models_in(schema: Any) -> Iterator[type[BaseModel]]:

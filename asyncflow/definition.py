@@ -1,7 +1,7 @@
 """A registered workflow: its tree, events, queries, output; and its bodies, the objects that run.
 
 `Definition.of(cls)` registers a class once and reports every problem it has. A `Body` is an object of the class with a tree of its
-own; one serves one run at a time (DESIGN: "a class has a pool of such objects").
+own; one serves one run at a time, and a class keeps some of them idle.
 """
 
 from __future__ import annotations
@@ -12,18 +12,21 @@ from collections.abc import Callable
 from typing import Any, Final, Generic, TypeVar, cast, get_args, get_origin
 from weakref import WeakKeyDictionary
 
-from pydantic import TypeAdapter
+from pydantic import BaseModel, TypeAdapter
 from pydantic_core import to_json
 
-from asyncflow.errors import DefinitionError, Problem
+from asyncflow.errors import DefinitionError, NotFound, Problem
 from asyncflow.handlers import (
+    GENERATOR,
     MISSING,
     QUERY_MARK,
     EventSpec,
     Input,
     QuerySpec,
     adapter_of,
+    declared_events,
     event_spec,
+    members_of,
     read_json,
     signature_of,
 )
@@ -305,6 +308,8 @@ class Definition(Generic[W]):
             try:
                 if signature.required > 1 or signature.is_async:
                     raise TypeError("a query is a plain method without input")
+                if signature.is_generator:
+                    raise TypeError(f"the query {GENERATOR}")
                 self.queries[name] = QuerySpec(name, name, adapter_of(signature.result), inspect.getdoc(method))
             except TypeError as error:
                 code = method.__code__
@@ -344,19 +349,41 @@ class Definition(Generic[W]):
             self.events[name] = known = spec
         elif known.signature != spec.signature:
             raise TypeError(
-                f"the event {name!r} has another input, output, role or queue at {known.sources[0]}: "
+                f"it has another input, output, role or queue at {known.sources[0]}: "
                 "one event name has one of each in the whole workflow"
             )
         known.awaited_at.append(path)
         known.sources.append(source)
+
+    def no_event(self, said: str, name: str | None = None) -> NotFound:
+        """The refusal of an event that nothing in the tree awaits.
+
+        Args:
+            said: What was asked for, in the asker's words.
+            name: The event's name, where that is another one.
+        """
+        known = ", ".join(sorted(self.events)) or "none"
+        for cls in self.classes():
+            for event, method in declared_events(cls):
+                if event == (name or said) or method == said:
+                    return NotFound(
+                        f"{self.name} has no event {said!r} in its tree: {cls.__name__}.{method} is one, but no statement "
+                        f"awaits it; it has: {known}"
+                    )
+        return NotFound(f"{self.name} has no event {said!r}; it has: {known}")
+
+    def classes(self, at: str | None = None) -> list[type[Any]]:
+        """The class and those of its items; with *at* of the items around that address alone."""
+        around = [one for address, one in self.items.items() if at is None or at.startswith(f"{address}/")]
+        items = [one for adapter in around for one in members_of(adapter._type)]  # noqa: SLF001
+        return [one for one in dict.fromkeys([self.cls, *items]) if isinstance(one, type)]
 
     def start_input(self) -> Input | None:
         """What a start over HTTP takes: the input of `start`, else None (the fields without default)."""
         start = getattr(self.cls, "start", None)
         if start is None or not inspect.ismethod(start):
             return None
-        signature = signature_of(start)
-        return Input(signature.parameters[0][1]) if signature.parameters else Input(none=True)
+        return Input.of(signature_of(start))
 
 
 # -- blanks ------------------------------------------------------------------------------------------------------------
@@ -423,9 +450,19 @@ def _returned_field(items: Callable[[], Any], blanks: list[Any]) -> Any:
 def _reading(error: BaseException, what: str) -> str:
     if isinstance(error, ReadsState):
         return f"{what} {error}: it is built once, without state; put what depends on the state into a callable"
-    if isinstance(error, AttributeError):
-        return f"{what} reads what a blank has not: {error}"
+    if isinstance(error, AttributeError) and isinstance(error.obj, BaseModel):
+        return _no_attribute(type(error.obj), error.name or "", what)
     return f"{what} raises {type(error).__name__}: {error}"
+
+
+def _no_attribute(cls: type[BaseModel], name: str, what: str) -> str:
+    if name in cls.model_fields:
+        text = f"{what} reads the field {name!r} of the item {cls.__name__}"
+        return f"{text}: it is built once, without state; put what depends on the state into a callable"
+    from difflib import get_close_matches  # noqa: PLC0415 (only a mistake needs it)
+
+    near = get_close_matches(name, [one for one in dir(cls) if not one.startswith("_")], n=1)
+    return f"{what} asks for {cls.__name__}.{name}, which is not there" + (f": did you mean {near[0]}?" if near else "")
 
 
 def raised_at(error: BaseException) -> str:

@@ -10,10 +10,11 @@ from typing import Any, Final
 
 from asyncflow import limits
 from asyncflow.activation import MAIN, Activation, Answer, CallableFailed, DecideAgain
+from asyncflow.answers import settle
 from asyncflow.definition import Definition
 from asyncflow.errors import Awaited, NotAwaited, NotFound, TerminalError, TooLarge
-from asyncflow.instance import Frame, Instance, Message, Stray, Thread, ThreadStatus
-from asyncflow.messages import OPERATOR, handle, settle, stands_still, take_event, taker, void_after_grace
+from asyncflow.instance import ENDED, Frame, Instance, Message, Stray, Thread, ThreadStatus
+from asyncflow.messages import OPERATOR, handle, stands_still, take_event, taker, void_after_grace
 from asyncflow.post import answer_of, post
 from asyncflow.resume import Exhausted, check_forks, deadline, park_runaway, walk
 from asyncflow.retry import DEFAULT_RETRY
@@ -33,6 +34,9 @@ def start(definition: Definition[Any], state: bytes, *, id: str, uid: str, now: 
     return instance
 
 
+THREADS_NAMED: Final = 10
+"""In the refusal of an event for a thread that does not take it: a fan-out has a thousand that do."""
+
 # Names of their own: an enumeration's member is looked up anew each time.
 _RESUMING: Final = ThreadStatus.Resuming
 _EXECUTING: Final = ThreadStatus.Executing
@@ -47,7 +51,7 @@ def advance(act: Activation) -> None:
     Raises:
         DecideAgain: load again and decide with `careful`.
     """
-    if act.instance.ended:
+    if act.instance.status in ENDED:
         return
     if act.leases:
         _lapse(act)
@@ -64,7 +68,7 @@ def advance(act: Activation) -> None:
 
 def _move(act: Activation) -> bool:
     """Do the next thing; False when there is none, or the instance has ended."""
-    if act.instance.ended:
+    if act.instance.status in ENDED:
         return False
     control = act.instance.control
     if act.held is not None:
@@ -82,13 +86,16 @@ def _move(act: Activation) -> bool:
         waiting = act.threads_ended or (act.items_changed and len(act.instance.threads) > 1)
         if act.items_changed:
             act.items_changed = False
-            drop_gone(act)
+            if act.definition.items:
+                drop_gone(act)
         moved = _walk_all(act)
-        if (waiting or act.threads_ended) and not act.instance.ended:
+        if (waiting or act.threads_ended) and act.instance.status not in ENDED:
             act.threads_ended = False
             moved = check_forks(act) or moved
             moved = check_ends(act) or moved
-        if moved or act.ready:
+            act.ready = act.ready or moved
+        # A thread that has walked stands at something that blocks: only what says so here gives others a way to go.
+        if act.ready or act.items_changed or act.threads_ended or act.instance.status in ENDED:
             act.ready = True
             return True
     return _handle_next(act) or _first_condition(act)
@@ -107,7 +114,7 @@ def _walk_all(act: Activation, only: str | None = None) -> bool:
             return True
         walk(act, thread)
         moved = moved or _has_moved(act, thread)
-        if act.instance.ended or (act.instance.control.failing is not None and only is None):
+        if act.instance.status in ENDED or (act.instance.control.failing is not None and only is None):
             return True
     return moved
 
@@ -286,7 +293,7 @@ def at_rest(act: Activation) -> bool:
 def _refuse_at_rest(act: Activation) -> None:
     """Refuse the events that nobody awaits, once nobody is on the way (rule 25)."""
     instance = act.instance
-    if instance.ended:
+    if instance.status in ENDED:
         instance.inbox = []
         return
     if not instance.inbox or instance.control.pause is not None or instance.control.failing is not None or not at_rest(act):
@@ -297,20 +304,26 @@ def _refuse_at_rest(act: Activation) -> None:
             instance.inbox.remove(message)
             if message.lain:
                 act.touch()
-            settle(act, message, Answer(409, error=not_awaited(act, message)))
+            refusal = not_awaited(act, message)
+            settle(act, message, Answer(409, error=refusal))
             if message.lain:
-                act.record("refused", event=message.name, message_id=message.id, caller=message.caller)
+                said = {"message": refusal.message}
+                act.record("refused", event=message.name, message_id=message.id, caller=message.caller, error=said)
 
 
 def not_awaited(act: Activation, message: Message) -> NotAwaited:
     """The refusal of an event, naming what is awaited."""
     found = awaits(act)
     what = ", ".join(sorted({one.event for one in found})) or "nothing"
-    whom = "" if message.thread is None else f" in the thread {message.thread!r}"
-    return NotAwaited(
-        f"{act.instance.workflow}/{act.instance.id} does not await the event {message.name!r}{whom}; it awaits: {what}",
-        awaits=found,
-    )
+    name = f"{act.instance.workflow}/{act.instance.id}"
+    if message.thread is None:
+        text = f"{name} does not await the event {message.name!r}; it awaits: {what}"
+    else:
+        there = "" if message.thread in act.instance.threads else ", which is not there"
+        text = f"{name} does not await the event {message.name!r} in the thread {message.thread!r}{there}; "
+        takers = [one.thread for one in found if one.event == message.name][:THREADS_NAMED]
+        text += f"it is awaited in: {', '.join(takers)}" if takers else f"it awaits: {what}"
+    return NotAwaited(text, awaits=found)
 
 
 def awaits(act: Activation) -> list[Awaited]:
@@ -345,6 +358,7 @@ def _look_for_strays(act: Activation) -> None:
             continue
         elif thread.stray is None:
             thread.stray = Stray(1, act.now + DEFAULT_RETRY.delay_after(1, act.jitter))
+            act.notice("stray", thread, thread.position)
             act.changed = True
         elif thread.stray.retry_at <= act.now:
             _retry_stray(act, thread, thread.stray)
@@ -403,7 +417,7 @@ def due_at(act: Activation) -> datetime | None:
     instance, now = act.instance, act.now
     if instance.outbox:
         return now
-    if instance.ended:
+    if instance.status in ENDED:
         return instance.expires_at
     if act.statements > limits.STATEMENTS_PER_WRITE:
         return now

@@ -169,13 +169,13 @@ class Malformed(AsyncflowError):
 
 
 class Unauthorized(AsyncflowError):
-    """No credentials, or none that are known."""
+    """No credentials, or none that are known. Kept for authentication, which a later release brings."""
 
     code = 401
 
 
 class Forbidden(AsyncflowError):
-    """The caller does not have the role that is needed."""
+    """The caller may not do that: it is a page of another site, or came under a foreign name of this host."""
 
     code = 403
 
@@ -254,6 +254,12 @@ class InvalidInput(AsyncflowError):
         if not isinstance(errors, list):
             return []
         return [{key: str(text) for key, text in error.items()} for error in errors if isinstance(error, dict)]
+
+
+class InvalidState(AsyncflowError, ValueError):
+    """A state or a result that cannot be stored: no JSON, or not valid. The message names the place; nothing has changed."""
+
+    # Also a ValueError, as what pydantic and json raise for the same.
 
 
 class KeyReused(AsyncflowError):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import types
 import typing
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import islice
-from typing import Any, TypeVar, cast, get_args, get_origin, overload
+from typing import Any, Self, TypeVar, cast, get_args, get_origin, overload
 
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError
@@ -19,11 +20,14 @@ from pydantic_core import from_json
 from referencing import Registry
 
 from asyncflow.errors import InvalidInput
+from asyncflow.refusals import missing, refusal
 
 F = TypeVar("F", bound=Callable[..., object])
 
 MISSING: Any = inspect.Parameter.empty
 """No annotation was given."""
+
+GENERATOR = "is a generator, so a call of it would run nothing: return a value, as a list, instead of yield"
 
 EVENT_MARK = "__asyncflow_event__"
 QUERY_MARK = "__asyncflow_query__"
@@ -31,8 +35,6 @@ JSON_DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 INPUT_ERRORS = 20
 """How many places of an input are named that do not fit: a hostile one has as many as it has bytes."""
-INPUT_ERROR_CHARACTERS = 500
-"""A schema's message quotes what it found, which may be the whole input."""
 
 ADAPTER_CONFIG = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64", ser_json_inf_nan="constants")
 """How types that are no models become JSON: bytes as base64; a NaN stays one, so that it is refused and not turned into null."""
@@ -109,6 +111,10 @@ class Signature:
     variadic: bool
     result: Any
     is_async: bool
+    is_generator: bool = False
+    """Called, it would run nothing: it waits for somebody who asks it for values."""
+    default: Any = MISSING
+    """Of its first parameter."""
     problem: str = ""
 
     def takes(self, count: int) -> bool:
@@ -140,20 +146,40 @@ def _signature(function: Callable[..., Any], bound: bool) -> Signature:
     except Exception as error:  # noqa: BLE001 - an annotation may raise anything
         problem = f"its annotations do not resolve: {error}"
     parameters: list[tuple[str, Any]] = []
-    required, variadic = 0, False
+    required, variadic, default = 0, False, MISSING
     for position, (name, parameter) in enumerate(raw.parameters.items()):
         if bound and position == 0:
             continue
         if parameter.kind is parameter.VAR_POSITIONAL:
             variadic = True
         elif parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
+            default = default if parameters else parameter.default
             parameters.append((name, hints.get(name, MISSING)))
             required += parameter.default is parameter.empty
         elif parameter.kind is parameter.KEYWORD_ONLY and parameter.default is parameter.empty:
             required += 1  # nobody gives it: no number of values is enough
     return Signature(
-        tuple(parameters), required, variadic, hints.get("return", MISSING), inspect.iscoroutinefunction(function), problem
+        tuple(parameters),
+        required,
+        variadic,
+        hints.get("return", MISSING),
+        inspect.iscoroutinefunction(function),
+        any(one(two) for one in (inspect.isgeneratorfunction, inspect.isasyncgenfunction) for two in (function, target)),
+        default,
+        problem,
     )
+
+
+def members_of(annotation: Any) -> tuple[Any, ...]:
+    """The types that an annotation allows: those of a union, else itself."""
+    while get_origin(annotation) is typing.Annotated:
+        annotation = get_args(annotation)[0]
+    return get_args(annotation) if is_union(annotation) else (annotation,)
+
+
+def is_union(annotation: Any) -> bool:
+    """Whether it is `A | B`, however that is written."""
+    return get_origin(annotation) in (typing.Union, types.UnionType)
 
 
 def awaited_result(signature: Signature) -> Any:
@@ -241,11 +267,19 @@ def type_of_result(cls: type[Any], step: Any) -> TypeAdapter[Any]:
 
 
 class Input:
-    """What an event or a start takes: nothing, or one value with a schema."""
+    """What an event or a start takes: nothing, or one value with a schema, which may be left out where it has a *default*."""
 
-    __slots__ = ("adapter", "schema", "validator")
+    __slots__ = ("adapter", "optional", "schema", "validator")
 
-    def __init__(self, annotation: Any = None, schema: Mapping[str, JsonValue] | None = None, *, none: bool = False) -> None:
+    def __init__(
+        self,
+        annotation: Any = None,
+        schema: Mapping[str, JsonValue] | None = None,
+        *,
+        none: bool = False,
+        default: Any = MISSING,
+    ) -> None:
+        self.optional = default is not MISSING
         self.adapter: TypeAdapter[Any] | None = None if none else adapter_of(annotation)
         self.schema: dict[str, JsonValue] | None = None
         self.validator: Validator | None = None
@@ -256,10 +290,19 @@ class Input:
                 raise TypeError(f"its schema= is no JSON Schema: {error.message}") from error
         if self.adapter is not None:
             self.schema = schema_of(self.adapter, "validation") if schema is None else {"$schema": JSON_DIALECT, **dict(schema)}
+            if self.optional and "default" not in self.schema:
+                self.schema |= _default_of(self.adapter, default)
             # An empty registry: a schema never reaches for another one over the network.
             self.validator = Draft202012Validator(
                 self.schema, registry=Registry(), format_checker=Draft202012Validator.FORMAT_CHECKER
             )
+
+    @classmethod
+    def of(cls, signature: Signature, schema: Mapping[str, JsonValue] | None = None) -> Self:
+        """What a function of this signature takes: its first parameter."""
+        if not signature.parameters:
+            return cls(none=True)
+        return cls(signature.parameters[0][1], schema, default=signature.default)
 
     def check(self, text: bytes | None) -> None:
         """Check *text* (JSON; None: empty) against the schema, as a caller reads it in the docs.
@@ -272,13 +315,20 @@ class Input:
             if value is not None:
                 raise InvalidInput("expected no input", details={"errors": [{"path": "", "message": "expected no input"}]})
             return
-        errors = [
-            {"path": "/".join(str(part) for part in error.absolute_path), "message": _cut(error.message)}
-            for error in islice(self.validator.iter_errors(value), INPUT_ERRORS)
-        ]
+        if text is None and self.optional:
+            return
+        errors = [refusal(error) for error in islice(self.validator.iter_errors(value), INPUT_ERRORS)]
         if errors:
-            raise invalid_input(errors)
+            raise invalid_input([missing(self.schema)] if text is None else errors)
         self.parse(text)
+
+    def arguments(self, text: bytes | None) -> tuple[Any, ...]:
+        """Give what a function is called with: nothing where it takes nothing, or where its default is to hold.
+
+        Raises:
+            InvalidInput: *text* does not validate.
+        """
+        return () if self.adapter is None or (text is None and self.optional) else (self.parse(text),)
 
     def parse(self, text: bytes | None) -> Any:
         """Give the typed value of *text*.
@@ -299,13 +349,16 @@ class Input:
             ) from error
 
 
-def _cut(text: str) -> str:
-    return text if len(text) <= INPUT_ERROR_CHARACTERS else text[:INPUT_ERROR_CHARACTERS] + "…"
+def _default_of(adapter: TypeAdapter[Any], value: Any) -> dict[str, JsonValue]:
+    try:
+        return {"default": from_json(dump_json(adapter, value))}
+    except ValueError:  # it is Python's alone, and is not shown
+        return {}
 
 
 def invalid_input(errors: list[dict[str, str]]) -> InvalidInput:
     """The error of an input that does not fit, naming each place."""
-    said = "; ".join(f"{one['path'] or '(input)'}: {one['message']}" for one in errors[:5])
+    said = "; ".join(f"{one['path']}: {one['message']}" if one["path"] else one["message"] for one in errors[:5])
     more = f" and {len(errors) - 5} more" if len(errors) > 5 else ""
     return InvalidInput(
         f"the input does not fit its schema: {said}{more}", details={"errors": cast("JsonValue", errors[:INPUT_ERRORS])}
@@ -351,6 +404,13 @@ def event_name(named: str | None, handler: Callable[..., Any] | None) -> str | N
     return mark_of(handler).name or getattr(handler, "__name__", None)
 
 
+def declared_events(cls: type[Any]) -> Iterator[tuple[str, str]]:
+    """The events that a class declares by `@event`, awaited or not: each name with its method's."""
+    for method, function in inspect.getmembers(cls, inspect.isfunction):
+        if getattr(function, EVENT_MARK, None) is not None:
+            yield event_name(None, function) or method, method
+
+
 def event_spec(name: str, handler: Callable[..., Any] | None) -> EventSpec:
     """Read an event off its handler.
 
@@ -365,6 +425,8 @@ def event_spec(name: str, handler: Callable[..., Any] | None) -> EventSpec:
         raise TypeError(signature.problem)
     if signature.is_async:
         raise TypeError("a handler is a plain function: it only changes state; do what takes time in a Step")
+    if signature.is_generator:
+        raise TypeError(f"its handler {GENERATOR}")
     if signature.required > len(signature.parameters):
         raise TypeError("an argument of its handler can only be given by name, and nobody does: leave out the '*'")
     if signature.required > 1 or signature.variadic:
@@ -374,7 +436,7 @@ def event_spec(name: str, handler: Callable[..., Any] | None) -> EventSpec:
         annotation = signature.parameters[0][1]
         if annotation is MISSING and mark.schema is None:
             raise TypeError("its input has no type: annotate it, or give @event(schema=…)")
-    source = Input(none=True) if not signature.parameters else Input(annotation, mark.schema)
+    source = Input.of(signature, mark.schema)
     result = signature.result
     output = None if result is None or result is type(None) else adapter_of(result)
     role = None if mark.role is None else list(mark.role)

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from types import AsyncGeneratorType, GeneratorType
 from typing import Any, Final
 
 from asyncflow import limits
 from asyncflow.activation import Activation
 from asyncflow.definition import Body
-from asyncflow.errors import Failure
+from asyncflow.errors import Failure, InvalidState
 from asyncflow.handlers import dump_json, type_of_result
-from asyncflow.instance import Lease, Message, Thread, ThreadStatus
-from asyncflow.state import InvalidState, check_restricted
+from asyncflow.instance import ENDED, Lease, Message, Thread, ThreadStatus
+from asyncflow.state import check_restricted
 from asyncflow.tree import Place
 from asyncflow.unwind import raise_cancelled
 from asyncflow.workflow import CURRENT, Context
@@ -22,6 +23,9 @@ from asyncflow.workflow import CURRENT, Context
 LEASE: Final = timedelta(seconds=limits.LEASE_SECONDS)
 MARGIN: Final = timedelta(seconds=limits.LEASE_MARGIN_SECONDS)
 STEP_TIMEOUT: Final = timedelta(seconds=limits.STEP_TIMEOUT_SECONDS)
+GENERATORS: Final = (GeneratorType, AsyncGeneratorType)
+"""What an action gives whose code has not run at all."""
+_EXECUTING: Final = ThreadStatus.Executing
 
 
 @dataclass(slots=True)
@@ -78,20 +82,24 @@ def take(
         cancelled: Gives, for a token, what tells the action that a cancel has come.
     """
     instance = act.instance
-    if instance.ended or instance.control.pause is not None or room <= 0 or act.statements > limits.STATEMENTS_PER_WRITE:
+    if instance.status in ENDED or instance.control.pause is not None or room <= 0 or act.statements > limits.STATEMENTS_PER_WRITE:
         return []
     plain: tuple[Thread, Place] | None = None
-    beside: list[tuple[Thread, Place]] = []
+    chosen: list[tuple[Thread, Place]] = []
     held = act.held is not None
-    for thread, place in _takeable(act, until):
-        if not sync and not inspect.iscoroutinefunction(_action_of(place)):
+    for thread in instance.threads.values():
+        if thread.status is not _EXECUTING or thread.lease is not None:
+            continue
+        place = _takeable(act, thread, until)
+        if place is None or (not sync and not inspect.iscoroutinefunction(_action_of(place))):
             continue
         if place.plain or place.kind == "undo":
             if not held and (plain is None or thread.visit < plain[0].visit):
                 plain = (thread, place)
         else:
-            beside.append((thread, place))
-    chosen = ([plain] if plain else []) + beside
+            chosen.append((thread, place))
+    if plain is not None:
+        chosen.insert(0, plain)
     runs: list[Run] = []
     copy: Body[Any] | None = None
     for thread, place in chosen[:room]:
@@ -110,21 +118,19 @@ def _action_of(place: Place) -> Callable[..., Any]:
     return action
 
 
-def _takeable(act: Activation, until: datetime | None) -> Iterable[tuple[Thread, Place]]:
+def _takeable(act: Activation, thread: Thread, until: datetime | None) -> Place | None:
+    """The step that a thread without a lease stands at, if it is due; None if it is not to be taken now."""
+    if thread.stray is not None or (thread.retry_at is not None and thread.retry_at > act.now):
+        return None
     failing = act.instance.control.failing
-    for thread in act.in_order():
-        if thread.status is not ThreadStatus.Executing or thread.lease is not None or thread.stray is not None:
-            continue
-        if thread.retry_at is not None and thread.retry_at > act.now:
-            continue
-        if failing is not None and thread.id != failing.thread:
-            continue
-        place = act.place_of(thread)
-        if place is None or place.kind not in ("step", "undo"):
-            continue
-        if until is not None and act.now + (place.timeout or STEP_TIMEOUT) > until:
-            continue
-        yield thread, place
+    if failing is not None and thread.id != failing.thread:
+        return None
+    place = act.place_of(thread)
+    if place is None or place.kind not in ("step", "undo"):
+        return None
+    if until is not None and act.now + (place.timeout or STEP_TIMEOUT) > until:
+        return None
+    return place
 
 
 def _take_one(
@@ -207,6 +213,8 @@ def finished(run: Run, value: Any, *, at: datetime, took_ms: float | None = None
     """
     message = Message(f"result-{run.token}", "result", at, name=run.path, token=run.token, took_ms=took_ms)
     try:
+        if isinstance(value, GENERATORS):
+            raise TypeError(f"the action of {run.path!r} gave a generator, of which nothing has run: give a value instead of yield")
         if run.alone:
             run.body.dirty = True
             message.base = run.body.text

@@ -10,12 +10,14 @@ from pydantic_core import from_json
 
 from asyncflow import limits
 from asyncflow.activation import Activation, Answer, CallableFailed, DecideAgain
+from asyncflow.answers import settle
 from asyncflow.errors import (
     AsyncflowError,
     Failure,
     Full,
     HandlerFailed,
     InvalidInput,
+    InvalidState,
     Lost,
     NotApplicable,
     Rejected,
@@ -23,9 +25,9 @@ from asyncflow.errors import (
     Uncertain,
 )
 from asyncflow.handlers import dump_json, read_json, type_of_result
-from asyncflow.instance import Cancelling, Message, Seen, Thread, ThreadStatus
+from asyncflow.instance import Cancelling, Message, Thread, ThreadStatus
 from asyncflow.resume import holds
-from asyncflow.state import InvalidState, check_restricted
+from asyncflow.state import check_restricted
 from asyncflow.tree import Case, Place
 from asyncflow.unwind import (
     KeptItem,
@@ -79,8 +81,7 @@ def take_event(act: Activation, message: Message, thread: Thread, case: Case) ->
         try:
             if message.lain:
                 spec.input.check(message.value)  # the code may be another than the one that took it in
-            arguments = () if spec.input.adapter is None else (spec.input.parse(message.value),)
-            act.change(act.context(thread, case.path, message), run, *arguments)
+            act.change(act.context(thread, case.path, message), run, *spec.input.arguments(message.value))
         except DecideAgain:
             raise
         except Exception as error:
@@ -108,33 +109,14 @@ def _refused(act: Activation, message: Message, thread: Thread, case: Case, erro
     if isinstance(error, Rejected | TerminalError | InvalidInput | Full):
         refusal: AsyncflowError = error
     else:
-        refusal = HandlerFailed(f"the handler of the event {message.name!r} failed; nothing has changed")
+        name = f"{act.instance.workflow}/{act.instance.id}"
+        refusal = HandlerFailed(f"the handler of the event {message.name!r} of {name} failed; nothing has changed")
         refusal.__cause__ = error
         act.record(
             "refused", thread, case.path, event=message.name, message_id=message.id, caller=message.caller,
             input=_shown(message), error=act.failure(error, case.path).model_dump(),
         )  # fmt: skip
     settle(act, message, Answer(refusal.code, error=refusal))
-
-
-def settle(act: Activation, message: Message, answer: Answer) -> None:
-    """Answer a message, and keep what a repeat must find (rule 27)."""
-    act.answers[message.id] = answer
-    refused = answer.error is not None
-    if refused and not message.lain:
-        return  # the same key may try again
-    act.changed = True
-    if not (message.keyed or message.lain):
-        act.instance.seen.append(Seen(message.id))
-        return
-    kept: Any
-    if answer.error is not None:
-        failure = act.failure(answer.error, "")  # cut to the limits, and JSON whatever the details were
-        kept = {"message": failure.message, "details": failure.details, "type": failure.type}
-    else:
-        kept = None if answer.value is None else from_json(answer.value)
-    dropped = answer.value is not None and len(answer.value) > limits.ANSWER_BYTES
-    act.instance.seen.append(Seen(message.id, act.now, message.hash, answer.status, None if dropped else kept, dropped))
 
 
 # -- results -----------------------------------------------------------------------------------------------------------
@@ -172,6 +154,7 @@ def _lose(act: Activation, thread: Thread) -> None:
     """End an attempt at a position that this code does not know: whether it took effect is unknown."""
     thread.lease = None
     thread.doubt = True
+    act.notice("lost", thread, thread.position, attempt=thread.attempt)
     act.touch()
 
 
@@ -184,7 +167,7 @@ def _apply(act: Activation, thread: Thread, place: Place, message: Message) -> b
         act.touch()
         act.items_changed = True
         try:
-            sizes = act.check_items()
+            sizes = act.check_items() if act.definition.items else ()
             if act.careful:
                 act.check_room()
         except Full as error:
@@ -266,6 +249,7 @@ def attempt_failed(act: Activation, thread: Thread, place: Place, failure: Failu
     thread.lease = None
     act.touch()
     act.record("failed", thread, place.path, attempt=thread.attempt, error=failure.model_dump(exclude={"traceback"}))
+    act.notice("failed", thread, place.path, attempt=thread.attempt, failure=failure)
     gone = failure.matches((Lost,))
     unknown = gone or lost
     if place.kind == "step":
@@ -339,6 +323,9 @@ def void_after_grace(act: Activation, thread: Thread) -> None:
         raise_cancelled(act, thread, place)
 
 
+THREADS_NAMED: Final = 10
+"""In a refusal: a fan-out has a thousand."""
+
 # -- operators ---------------------------------------------------------------------------------------------------------
 
 
@@ -393,12 +380,25 @@ def _addressed(act: Activation, message: Message) -> list[Thread]:
     else:
         found = [thread for thread in act.in_order() if thread.status is ThreadStatus.Paused]
     if not found:
-        who = f"the thread {message.thread!r}" if message.thread else "a thread"
-        raise NotApplicable(
-            f"expected {who} of {act.instance.workflow}/{act.instance.id} to be parked or in backoff, found none: "
-            f"{message.kind} does not fit now"
-        )
+        raise NotApplicable(_unfit(act, message))
     return found
+
+
+def _unfit(act: Activation, message: Message) -> str:
+    """Why a retry or skip fits nobody, and whom it would fit."""
+    kind, threads = message.kind, act.instance.threads
+    name = f"{act.instance.workflow}/{act.instance.id}"
+    if message.thread is None:
+        text = f"no thread of {name} is parked, and without a thread {kind} is for those alone"
+    elif message.thread not in threads:
+        text = f"{name} has no thread {message.thread!r} that {kind} could be for"
+    else:
+        text = f"the thread {message.thread!r} of {name} is neither parked nor in backoff, so {kind} does not fit now"
+    stopped_now = [one.id for one in act.in_order() if stopped(one)][:THREADS_NAMED]
+    backoff = all(threads[one].status is not ThreadStatus.Paused for one in stopped_now)
+    if stopped_now:
+        text += f"; {'in backoff' if backoff else 'parked or in backoff'}: {', '.join(stopped_now)} (name the thread that is meant)"
+    return text
 
 
 def _each_addressed(act: Activation, message: Message, do: Callable[[Thread, Place], None]) -> None:
@@ -553,7 +553,8 @@ def handle(act: Activation, message: Message) -> None:
         HANDLE[message.kind](act, message)
     except (NotApplicable, InvalidInput, InvalidState, CallableFailed) as error:
         cause = error.cause if isinstance(error, CallableFailed) else error
-        refusal = cause if isinstance(cause, AsyncflowError) else InvalidInput(str(cause))
+        told = isinstance(cause, AsyncflowError) and not isinstance(cause, InvalidState)  # the verb is what does not fit
+        refusal: AsyncflowError = cause if told else InvalidInput(str(cause))  # type: ignore[assignment]
         settle(act, message, Answer(refusal.code, error=refusal))
         if message.lain:
             act.record(
@@ -562,4 +563,4 @@ def handle(act: Activation, message: Message) -> None:
             )  # fmt: skip
 
 
-__all__ = ["HANDLE", "OPERATOR", "handle", "settle", "stands_still", "stopped", "take_event", "taker", "void_after_grace"]
+__all__ = ["HANDLE", "OPERATOR", "handle", "stands_still", "stopped", "take_event", "taker", "void_after_grace"]

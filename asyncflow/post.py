@@ -8,6 +8,7 @@ from pydantic_core import to_json
 
 from asyncflow import errors, limits
 from asyncflow.activation import Activation, Answer
+from asyncflow.answers import settle
 from asyncflow.errors import (
     Ended,
     Full,
@@ -15,11 +16,10 @@ from asyncflow.errors import (
     KeyReused,
     Malformed,
     NotApplicable,
-    NotFound,
     TooLarge,
 )
 from asyncflow.instance import Message, Seen, Status
-from asyncflow.messages import HANDLE, settle
+from asyncflow.messages import HANDLE
 from asyncflow.state import check_restricted
 from asyncflow.unwind import finish
 
@@ -84,7 +84,7 @@ def _post_result(act: Activation, message: Message) -> None:
 def _lay(act: Activation, message: Message) -> None:
     """Put a message into the inbox by its time; results of one write stay in the order in which they were taken (rule 14)."""
     inbox = act.instance.inbox
-    if message.kind == "result":
+    if inbox and message.kind == "result":
         before = next((one for one in reversed(inbox) if one.kind == "result" and not one.lain), message)
         message.at = max(message.at, before.at)
     position = len(inbox)
@@ -137,8 +137,7 @@ def _check_event(act: Activation, message: Message) -> Answer | None:
     """Check an event on arrival: known, its input, room in the inbox (rule 25)."""
     spec = act.definition.events.get(message.name)
     if spec is None:
-        known = ", ".join(sorted(act.definition.events)) or "none"
-        return Answer(404, error=NotFound(f"{act.definition.name} has no event {message.name!r}; it has: {known}"))
+        return Answer(404, error=act.definition.no_event(message.name))
     if message.value is not None and len(message.value) > limits.BODY_BYTES:
         return Answer(413, error=TooLarge(f"expected an input of at most {limits.BODY_BYTES} bytes, found {len(message.value)}"))
     try:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from pydantic_core import from_json, to_json
 
 from asyncflow.activation import Answer
 from asyncflow.definition import Definition
 from asyncflow.errors import AnswerDropped, InvalidInput, NotFound
-from asyncflow.handlers import event_name, read_json
+from asyncflow.handlers import QuerySpec, event_name, read_json
+
+NO_INPUT: Final[Any] = object()
+"""Stands for an input that nobody gave: a None that was given is a null."""
 
 
 def event_of(definition: Definition[Any], event: Any) -> str:
@@ -28,16 +31,29 @@ def event_of(definition: Definition[Any], event: Any) -> str:
     name = event_name(None, event)
     if name is not None and name in definition.events:
         return name
-    raise NotFound(f"{definition.name} awaits no event by {getattr(event, '__qualname__', event)!r}")
+    raise definition.no_event(str(getattr(event, "__qualname__", event)), name)
+
+
+def query_of(definition: Definition[Any], query: Any) -> QuerySpec:
+    """The query that is asked for by name or by its method.
+
+    Raises:
+        NotFound: the workflow has none of that name.
+    """
+    name = query if isinstance(query, str) else query.__name__
+    spec = definition.queries.get(name)
+    if spec is None:
+        raise NotFound(f"{definition.name} has no query {name!r}; it has: {', '.join(sorted(definition.queries)) or 'none'}")
+    return spec
 
 
 def encode_input(value: Any) -> bytes | None:
-    """An input as JSON text; None: no input.
+    """An input as JSON text; None where there is none.
 
     Raises:
         InvalidInput: it is nothing that can be JSON.
     """
-    if value is None:
+    if value is NO_INPUT:
         return None
     try:
         return to_json(value, by_alias=True, round_trip=True, bytes_mode="base64", inf_nan_mode="constants")

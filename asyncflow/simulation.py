@@ -25,7 +25,8 @@ from asyncflow.handlers import read_json
 from asyncflow.instance import Instance, Message, Status, ThreadStatus
 from asyncflow.leases import LEASE, Run, failed, finished, lapsed, take
 from asyncflow.nodes import Defines
-from asyncflow.requests import encode_input, event_of, outcome_of, request_hash, typed_answer
+from asyncflow.requests import NO_INPUT, encode_input, event_of, outcome_of, query_of, request_hash, typed_answer
+from asyncflow.stepkeys import StepKey, check_keys, is_step, key_name
 from asyncflow.views import place_paths
 from asyncflow.workflow import CURRENT
 from asyncflow.write import decide
@@ -44,7 +45,6 @@ _UNSET: Final[Any] = object()
 Way = Literal["before", "after", "lost"]
 WAYS: Final[tuple[Way, ...]] = ("before", "after", "lost")
 """Where the process ends at a save: before it is stored, after it; or it lives, and the answer is lost."""
-StepKey = str | Callable[..., Any]
 
 
 class _Crashed(Exception):
@@ -109,6 +109,8 @@ class Simulation(Generic[W_co]):
         now: datetime,
     ) -> None:
         self._definition = definition
+        check_keys(definition, "stubs=", stubs)
+        check_keys(definition, "hold=", hold)
         self._stubs = stubs
         self._hold = hold
         self._skip_backoff = skip_backoff
@@ -268,12 +270,12 @@ class Simulation(Generic[W_co]):
 
     def _stub(self, run: Run) -> Callable[..., Any] | None:
         for key, stub in self._stubs.items():
-            if _names(key, run):
+            if is_step(key, run):
                 return stub
         return None
 
     def _holds(self, run: Run) -> bool:
-        return any(_names(key, run) for key in self._hold)
+        return any(is_step(key, run) for key in self._hold)
 
     def _skip_a_backoff(self) -> bool:
         """Move the clock to the next attempt, timers on the way first."""
@@ -354,7 +356,7 @@ class Simulation(Generic[W_co]):
     def send(
         self,
         event: Any,
-        input: Any = None,
+        input: Any = NO_INPUT,
         /,
         *,
         thread: str | None = None,
@@ -379,15 +381,18 @@ class Simulation(Generic[W_co]):
     def query(self, query: str, /) -> Any: ...
     def query(self, query: Any, /) -> Any:
         """Give what a query says of the last saved state."""
-        name = query if isinstance(query, str) else query.__name__
-        spec = self._definition.queries.get(name)
-        if spec is None:
-            raise NotFound(f"{self._definition.name} has no query {name!r}")
+        spec = query_of(self._definition, query)
         value = getattr(self.state, spec.method)()
         return read_json(spec.output, spec.output.dump_json(value, by_alias=True))
 
     def advance(self, by: timedelta, /) -> None:
-        """Move the virtual clock; timers and backoffs on the way happen in their order."""
+        """Move the virtual clock; timers and backoffs on the way happen in their order.
+
+        Raises:
+            ValueError: *by* is negative: no clock of a store goes back.
+        """
+        if by < timedelta(0):
+            raise ValueError(f"expected a time of zero or more, found {by}: the clock only goes forward")
         target = self._now + by
         while self._stored is not None:
             instance = decode(*self._stored)
@@ -457,9 +462,9 @@ class Simulation(Generic[W_co]):
             NotFound: there is none now; `running` names those in flight.
         """
         for flight in reversed(self._flights):
-            if flight.held and _names(step, flight.run) and thread in (None, flight.run.thread):
+            if flight.held and is_step(step, flight.run) and thread in (None, flight.run.thread):
                 return Held(self, flight)
-        raise NotFound(f"no attempt of {_key_name(step)!r} is in flight; running: {', '.join(sorted(self.running)) or 'nothing'}")
+        raise NotFound(f"no attempt of {key_name(step)!r} is in flight; running: {', '.join(sorted(self.running)) or 'nothing'}")
 
     def _end_held(self, flight: _InFlight, value: Any) -> None:
         self._results.append(self._execute(flight, value))
@@ -542,16 +547,6 @@ class Simulation(Generic[W_co]):
     def document(self) -> dict[str, JsonValue]:
         """The JSON that a store would hold."""
         return document(self._instance())
-
-
-def _names(key: StepKey, run: Run) -> bool:
-    if isinstance(key, str):
-        return key in (run.name, run.path) or (run.name == f"undo {run.place.name}" and key == run.place.path)
-    return getattr(run.action, "__func__", run.action) is getattr(key, "__func__", key)
-
-
-def _key_name(key: StepKey) -> str:
-    return key if isinstance(key, str) else getattr(key, "__name__", repr(key))
 
 
 def _await(given: Awaitable[Any]) -> Any:

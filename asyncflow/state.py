@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError, SchemaSerializer, SchemaValidator, from_json, to_json
 
 from asyncflow import limits
+from asyncflow.errors import InvalidState
 
 if TYPE_CHECKING:
     from asyncflow.workflow import Workflow
@@ -18,9 +19,12 @@ if TYPE_CHECKING:
 SUSPECT: Final = re.compile(rb"\d{16}|\d[eE]\+?\d{3}|\\u0000|NaN|Infinity")
 """What JSON text must have in it to break the restrictions; without it one look is enough."""
 
-
-class InvalidState(ValueError):
-    """The state, or a result, cannot be stored; the text says which place and why."""
+DIGITS_SHOWN: Final = 20
+"""Of an integer that is too large: enough to find it by."""
+PATH_SHOWN: Final = 6
+"""Of the names that lead to a fault: one that lies too deep has a hundred."""
+FAULT_CHARACTERS: Final = 500
+"""Of what a serializer says: it may quote the whole value."""
 
 
 def check_restricted(text: bytes) -> None:
@@ -34,49 +38,75 @@ def check_restricted(text: bytes) -> None:
         _check_slowly(text)
 
 
-def _refuse(what: str) -> NoReturn:
-    raise InvalidState(f"{what} cannot be stored (restricted JSON, RFC 7493)")
+def _refuse(what: str, path: tuple[str, ...] = ()) -> NoReturn:
+    shown = "/".join(path[:PATH_SHOWN]) + ("/…" if len(path) > PATH_SHOWN else "")
+    raise InvalidState(f"{f'{shown}: ' if path else ''}{what} cannot be stored (restricted JSON, RFC 7493)")
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        _refuse("a doubled key")
+        names = [name for name, _ in pairs]
+        _refuse(f"the doubled key {next(name for name in names if names.count(name) > 1)!r:.100}")
     return found
 
 
 def _check_slowly(text: bytes) -> None:
     try:
-        value = json.loads(text, parse_constant=_refuse, object_pairs_hook=_unique)
+        value = json.loads(text, parse_constant=_constant, object_pairs_hook=_unique)
     except RecursionError:
         _refuse(f"JSON deeper than {limits.STATE_DEPTH}")
+    except ValueError as error:
+        if isinstance(error, InvalidState | json.JSONDecodeError | UnicodeDecodeError):
+            raise
+        _refuse("an integer of thousands of digits")  # more than Python reads
     level, depth = [value], 0
     while level:
         depth += 1
         if depth > limits.STATE_DEPTH + 1:
-            _refuse(f"JSON deeper than {limits.STATE_DEPTH}")
+            _refuse(f"JSON deeper than {limits.STATE_DEPTH}", _path_to(value, depth=depth - 1))
         below: list[Any] = []
         for one in level:
             if isinstance(one, dict):
-                for name in one:
-                    _check_scalar(name)
+                if fault := next(filter(None, map(_fault_of, one)), ""):
+                    _refuse(fault, _path_to(value, one))
                 below += one.values()
             elif isinstance(one, list):
                 below += one
-            else:
-                _check_scalar(one)
+            elif fault := _fault_of(one):
+                _refuse(fault, _path_to(value, one))
         level = below
 
 
-def _check_scalar(value: Any) -> None:
+def _constant(name: str) -> float:
+    return math.nan if name == "NaN" else float(name)
+
+
+def _fault_of(value: Any) -> str:
+    """Why a scalar, or a key, cannot be stored; empty where it can."""
     if isinstance(value, str):
-        if "\0" in value:
-            _refuse("a NUL character")
-    elif isinstance(value, int) and not isinstance(value, bool):
-        if abs(value) > limits.JSON_INTEGER_MAX:
-            _refuse(f"the integer {value}, beyond ±(2^53 - 1),")
-    elif isinstance(value, float) and not math.isfinite(value):
-        _refuse(f"the number {value}")
+        return "a NUL character" if "\0" in value else ""
+    if isinstance(value, int) and not isinstance(value, bool):
+        if abs(value) <= limits.JSON_INTEGER_MAX:
+            return ""
+        digits = str(value)
+        shown = digits if len(digits) <= DIGITS_SHOWN else f"{digits[:DIGITS_SHOWN]}… ({len(digits)} digits)"
+        return f"the integer {shown}, beyond ±(2^53 - 1),"
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"the number {'NaN' if math.isnan(value) else 'Infinity' if value > 0 else '-Infinity'}"
+    return ""
+
+
+def _path_to(root: Any, wanted: Any = None, *, depth: int | None = None) -> tuple[str, ...]:
+    """Where *wanted* is in *root*, or what is first found at a *depth*: asked for a message alone."""
+    stack: list[tuple[tuple[str, ...], Any]] = [((), root)]
+    while stack:
+        path, one = stack.pop()
+        if one is wanted if depth is None else len(path) == depth:
+            return path
+        named = one.items() if isinstance(one, dict) else enumerate(one) if isinstance(one, list) else ()
+        stack += reversed([((*path, str(name)), value) for name, value in named])
+    return ()
 
 
 def _has(schema: Any, types: frozenset[str]) -> bool:
@@ -146,8 +176,17 @@ class StateCodec:
             if isinstance(error, InvalidState):
                 raise
             hint = _BYTES_HINT if "utf-8" in str(error) else ""
-            raise InvalidState(f"the state of {self.cls.__name__} cannot be written as JSON: {error}{hint}") from error
+            said = f"{self._field_at_fault(state)}{error!s:.{FAULT_CHARACTERS}}{hint}"
+            raise InvalidState(f"the state of {self.cls.__name__} cannot be written as JSON: {said}") from error
         return text
+
+    def _field_at_fault(self, state: Workflow) -> str:
+        for field in self.names:
+            try:
+                self._serializer.to_json(state, include={field}, by_alias=True, round_trip=True, warnings="error")
+            except (ValueError, TypeError, RecursionError):
+                return f"the field {field!r}: "
+        return ""
 
     def parse(self, text: bytes) -> tuple[Workflow, dict[str, Any] | None]:
         """Read the state from its JSON text, and the fields that the class does not have.

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, Final, Protocol, TypeVar, cast
 
 from pydantic import JsonValue
 from pydantic_core import to_json
 
 from asyncflow.definition import Definition
-from asyncflow.simulation import START, WAYS, Faults, Held, Simulation, StepKey, Way
+from asyncflow.nodes import described
+from asyncflow.simulation import START, WAYS, Faults, Held, Simulation, Way
+from asyncflow.stepkeys import StepKey
 from asyncflow.workflow import Workflow
 
 T = TypeVar("T")
@@ -46,6 +48,8 @@ def simulate(
 
     Raises:
         DefinitionError: the definition has problems: all of them, with path and source line.
+        NotFound: a key of *stubs* or *hold* names no step; the text has those that there are.
+        TypeError, ValueError: *workflow* is none; *document* is none that a simulation or a store holds; *now* has no zone.
     """
     faults = Faults(*crash) if crash is not None else Faults()
     return _simulate(
@@ -65,8 +69,15 @@ def _simulate(
     now: datetime | None = None,
 ) -> Simulation[W]:
     cls: type[W] = workflow if isinstance(workflow, type) else type(workflow)
+    if not issubclass(cls, Workflow):
+        raise TypeError(f"expected an object of a class made from Workflow, or such a class, found {described(workflow)}")
+    if now is not None and now.utcoffset() is None:
+        raise ValueError(f"expected now= with a time zone, such as UTC, found {now.isoformat()}")
     definition = Definition.of(cls)
     stored = None if document is None else dict(document)
+    if stored is not None and not {"workflow", "id", "state", "updated_at"} <= stored.keys():
+        known = ", ".join(map(str, stored)) or "nothing"
+        raise ValueError(f"expected document= to be what sim.document gives, found an object with {known}")
     if stored is None and isinstance(workflow, type):
         workflow = workflow()
     clock = now or (START if stored is None else datetime.fromisoformat(str(stored["updated_at"])))
@@ -89,6 +100,13 @@ class Simulate(Protocol):
         ...
 
 
+_CRASHES: Final[dict[Way, str]] = {
+    "before": "the process ended before that save was stored",
+    "after": "the process ended after that save was stored",
+    "lost": "the save was stored and its answer was lost",
+}
+
+
 def every_crash(run: Callable[[Simulate], T], /) -> T:
     """Call *run* once without a crash, then once for every save and each of the three ways to crash there.
 
@@ -100,14 +118,22 @@ def every_crash(run: Callable[[Simulate], T], /) -> T:
         What all runs returned.
 
     Raises:
-        AssertionError: naming save and way where one differs.
+        AssertionError: naming save and way where one differs. What *run* itself raises has them in a note.
     """
 
     def one(faults: Faults) -> T:
         def start(workflow: Any, /, **arguments: Any) -> Any:
             return _simulate(workflow, faults=faults, **arguments)
 
-        return run(start)
+        try:
+            return run(start)
+        except BaseException as error:
+            error.add_note(
+                "this was the run of every_crash without a crash"
+                if faults.way is None
+                else f"this was the run of every_crash with crash={(faults.way, faults.at)!r}: {_CRASHES[faults.way]}"
+            )
+            raise
 
     counted = Faults()
     expected = one(counted)

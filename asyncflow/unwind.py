@@ -14,8 +14,9 @@ from typing import Any, Final, TypeAlias
 from pydantic_core import from_json
 
 from asyncflow import limits
-from asyncflow.activation import MAIN, Activation, Answer, DecideAgain, item_chain
-from asyncflow.errors import Cancelled, Ended, Failure, Full, NotFound
+from asyncflow.activation import MAIN, Activation, DecideAgain, item_chain
+from asyncflow.answers import answer_the_rest
+from asyncflow.errors import Cancelled, Failure, Full, NotFound
 from asyncflow.handlers import dump_json
 from asyncflow.instance import Control, Failing, Frame, Signal, Status, Thread, ThreadStatus, Undo
 from asyncflow.tree import END, FORKS, UNDO, ItemGone, ItemsFailed, Place, Region, again
@@ -382,10 +383,9 @@ def finish(act: Activation, status: Status, *, output: Any = None, error: Failur
     instance.undos = []
     instance.control = Control()
     act.touch()
-    for message in instance.inbox:
-        if message.kind == "event":
-            text = f"{instance.workflow}/{instance.id} has ended ({status}) before the event {message.name!r} had its turn"
-            act.answers[message.id] = Answer(410, error=Ended(text))
+    answer_the_rest(act)
+    if status is Status.Failed:
+        act.notice("ended", failure=error)
     act.record("ended", error=None if error is None else error.model_dump(exclude={"traceback"}), status=status)
 
 
@@ -497,7 +497,7 @@ def raise_cancelled(act: Activation, thread: Thread, place: Place) -> None:
 
 
 def drop_gone(act: Activation) -> None:
-    """End what runs in items whose key is gone (DESIGN: "an item is live state")."""
+    """End what runs in items whose key is gone."""
     for thread in act.in_order():
         if not act.alive(thread) or (len(thread.frames) == 1 and not thread.frames[0].items):
             continue

@@ -7,7 +7,7 @@ from typing import Any
 from asyncflow.activation import Activation
 from asyncflow.definition import Definition
 from asyncflow.engine import awaits
-from asyncflow.errors import Failure
+from asyncflow.errors import Failure, NotFound
 from asyncflow.instance import Instance, Thread, ThreadStatus
 from asyncflow.tree import END, UNDO
 
@@ -19,6 +19,11 @@ def visible_path(act: Activation, thread: Thread) -> str:
 
 def path_in(definition: Definition[Any], position: str) -> str:
     """The path of a position, found without a state; the position itself where this code knows no such place."""
+    found = _find(definition, position)
+    return position if found is None else found
+
+
+def _find(definition: Definition[Any], position: str) -> str | None:
     if position == END:
         return ""
     at = position.removesuffix(UNDO)
@@ -27,7 +32,7 @@ def path_in(definition: Definition[Any], position: str) -> str:
             return scope.places[position].path
         if at in scope.places:
             return scope.places[at].path + UNDO
-    return position
+    return None
 
 
 def place_paths(act: Activation) -> dict[str, str]:
@@ -61,8 +66,12 @@ def shown_error(instance: Instance) -> Failure | None:
     return next((thread.error for thread in instance.threads.values() if thread.status is ThreadStatus.Paused), None)
 
 
-def shown(definition: Definition[Any], instance: Instance) -> dict[str, Any]:
-    """The instance as an item of a list: all but `state` and `awaits`. Its values are ready to be written as JSON."""
+def shown(definition: Definition[Any] | None, instance: Instance) -> dict[str, Any]:
+    """The instance as an item of a list: all but `state` and `awaits`. Its values are ready to be written as JSON.
+
+    Without a definition positions are shown as they are stored. A thread at a position that this code, or the code that looked
+    at it last, does not know shows that as its error, and when it is looked for again (rule 24).
+    """
     error = shown_error(instance)
     return {
         "workflow": instance.workflow,
@@ -79,14 +88,21 @@ def shown(definition: Definition[Any], instance: Instance) -> dict[str, Any]:
     }
 
 
-def _shown_thread(definition: Definition[Any], thread: Thread) -> dict[str, Any]:
+def _shown_thread(definition: Definition[Any] | None, thread: Thread) -> dict[str, Any]:
+    path = thread.position if definition is None else _find(definition, thread.position)
+    error, retry_at, stray = thread.error, thread.retry_at, thread.stray
+    if thread.status is not ThreadStatus.Paused and (path is None or stray is not None):
+        position = path or thread.position
+        text = f"this code has no statement {position!r}: it is looked for again and at last parked; bring it back, or skip it then"
+        error = Failure.of(NotFound(text), path=position, attempt=0, at=thread.since)
+        retry_at = None if stray is None else stray.retry_at
     return {
         "id": thread.id,
         "status": thread.status,
-        "position": path_in(definition, thread.position),
+        "position": thread.position if path is None else path,
         "attempt": thread.attempt,
-        "retry_at": thread.retry_at,
-        "error": None if thread.error is None else thread.error.model_dump(),
+        "retry_at": retry_at,
+        "error": None if error is None else error.model_dump(),
     }
 
 

@@ -120,7 +120,14 @@ class Workflow(BaseModel):
     __workflow_labels__: ClassVar[tuple[str, ...]] = ()
 
     def __init_subclass__(cls, *, name: str | None = None, labels: Collection[str] = (), **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
+        try:
+            super().__init_subclass__(**kwargs)
+        except TypeError as error:
+            if "takes no keyword arguments" not in str(error):
+                raise
+            unknown = ", ".join(f"{one}=" for one in kwargs)
+            text = f"the class {cls.__name__} is given {unknown}: a workflow takes name= and labels=, and what pydantic configures"
+            raise TypeError(text) from None
         cls.__workflow_name__ = name or cls.__name__
         cls.__workflow_labels__ = (labels,) if isinstance(labels, str) else tuple(labels)
         annotations: dict[str, Any] = inspect.get_annotations(cls)

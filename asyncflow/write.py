@@ -14,7 +14,7 @@ from asyncflow.activation import Activation, Answer, DecideAgain
 from asyncflow.codec import encode
 from asyncflow.engine import advance, due_at
 from asyncflow.errors import Full, TooLarge
-from asyncflow.instance import Message, Seen
+from asyncflow.instance import ENDED, Message, Seen
 from asyncflow.post import post
 
 T = TypeVar("T")
@@ -86,7 +86,8 @@ def seal(act: Activation, retention: timedelta | None = None) -> bool:
         TooLarge: the document would pass 900 KiB; the last good one stays.
     """
     instance = act.instance
-    if not instance.ended and any(not message.lain for message in instance.inbox):
+    ended = instance.status in ENDED
+    if instance.inbox and not ended and any(not message.lain for message in instance.inbox):
         act.changed = True  # something has been laid down
     if not act.changed and not _due_is_over(act):
         return False
@@ -97,7 +98,7 @@ def seal(act: Activation, retention: timedelta | None = None) -> bool:
             values = from_json(instance.state)
             written = act.definition.codec.names
             instance.labels = {name: values.get(written.get(name, name)) for name in act.definition.labels}
-    if instance.ended:
+    if ended:
         instance.inbox = []
         if instance.expires_at is None and retention is not None:
             instance.expires_at = act.now + retention
@@ -113,6 +114,8 @@ def seal(act: Activation, retention: timedelta | None = None) -> bool:
     if act.encoded:
         act.document = encode(instance)
         size = len(act.document) + len(instance.state)
+        if act.size <= limits.DOCUMENT_WARN_BYTES < size:
+            act.notice("large", size=size)
         laid = act.events or any(message.kind == "event" for message in instance.inbox)
         most = limits.DOCUMENT_EVENT_BYTES if laid else limits.DOCUMENT_BYTES
         if size > most and size > act.size and not act.cramped:  # cramped: nothing was added but what says so
@@ -133,6 +136,8 @@ def _due_is_over(act: Activation) -> bool:
 def _trim_seen(act: Activation) -> None:
     """Keep of `seen` what rule 27 says: by age and number, answers dropped before ids."""
     seen = act.instance.seen
+    if not seen:
+        return
     oldest = act.now - SEEN_FOR
     first = next((one for one in seen if one.status), None)
     aged = first is not None and first.at is not None and first.at < oldest

@@ -9,17 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 from asyncflow import limits
-from asyncflow.activation import Activation, Answer
+from asyncflow.activation import Activation, Answer, Notice
 from asyncflow.definition import Definition
-from asyncflow.errors import Unavailable
+from asyncflow.errors import InvalidState, Unavailable
 from asyncflow.instance import Message
 from asyncflow.leases import LEASE, Run, release, renew, take
-from asyncflow.state import InvalidState
 from asyncflow.write import decide
-from runner.records import Loaded, write_of
+from runner.records import Loaded, lease_end, write_of
 from runner.stores.base import Conflict, Failed, Key, Outcome, Saved, Stored, Write
 
 RETRY_SAVE_SECONDS: Final = 0.2
@@ -27,6 +26,10 @@ RETRY_SAVE_SECONDS: Final = 0.2
 RETRY_SAVE_SECONDS_MAX: Final = 10.0
 """The longest of these waits: a store that comes back is used within it."""
 TOLD_AT_ONCE: Final[dict[str, Answer]] = {}
+
+
+Why: TypeAlias = Literal["new", "known", "deletion"]
+"""Why an instance is due: nobody has been woken for it yet; whoever wrote the document before has seen to it; it has expired."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +46,11 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class Save:
-    """Save, and give the `Outcome`; `answers` are told to their senders if it is saved."""
+    """Save, and give the `Outcome`; if it is saved, `answers` are told to their senders and `notices` to the operator."""
 
     write: Write
     answers: dict[str, Answer]
+    notices: tuple[Notice, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +84,12 @@ class Sleep:
 
 @dataclass(frozen=True, slots=True)
 class Wake:
-    """The instance is due at *at*; `starved`: it is due now, and there was no room."""
+    """The instance is due at *at*; `starved`: it is due now, and there was no room, or no time (`View.until`)."""
 
     key: Key
     at: datetime
     starved: bool = False
+    why: Why = "new"
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +119,8 @@ class View:
     process: str | None
     dead: Callable[[frozenset[str]], frozenset[str]]
     cancelled: Callable[[str], Callable[[], bool]]
+    until: datetime | None = None
+    """The end of the request this runs in: no step is taken whose timeout ends after it (rule 15)."""
 
 
 @dataclass(slots=True)
@@ -149,6 +156,10 @@ class Activity:
         self._gathered = Gathered()
         self._stale = False
         self._failures = 0
+        self._known_due: set[datetime | None] = set()
+        """What documents of others said when they are due: they have woken somebody for it."""
+        self._doubted: set[datetime | None] = set()
+        """The same of documents that this activity may have saved, without having been told."""
 
     def run(self) -> Generator[Request, Any, None]:
         """Load, decide, save, run, until nothing is in flight and nothing is due."""
@@ -195,7 +206,7 @@ class Activity:
                 self._ended()
                 continue
             if due is not None:
-                yield Wake(self.key, due, starved=due <= view.now and not act.changed)
+                yield Wake(self.key, due, starved=due <= view.now and not act.changed, why=self._why(act))
                 if due <= view.now and act.changed:
                     continue
             return
@@ -209,6 +220,8 @@ class Activity:
 
         def load() -> Activation:
             act = loaded.activate(view.now, dead=view.dead, jitter=view.jitter, history=plan.history, ahead=ahead)
+            if not loaded.ours and act.instance.due_at not in self._doubted:
+                self._known_due.add(act.instance.due_at)
             if loaded.marked and not act.instance.ended:
                 act.changed = True  # a save by code that can read it clears the mark (rule 23)
             for token in gathered.released:
@@ -220,22 +233,31 @@ class Activity:
 
         def work(act: Activation) -> list[Run]:
             return take(
-                act, view.tokens, room=view.room, sync=view.sync, by=view.process, lease=plan.lease,
+                act, view.tokens, room=view.room, sync=view.sync, by=view.process, lease=plan.lease, until=view.until,
                 cancelled=view.cancelled,
             )  # fmt: skip
 
         return decide(load, gathered.messages, work, retention=plan.retention)
 
+    def _why(self, act: Activation) -> Why:
+        instance = act.instance
+        if instance.ended:
+            return "deletion"
+        # Of a foreign lease somebody is told once more, however often it was found (rule 21).
+        known = instance.due_at in self._known_due and lease_end(instance) != instance.due_at
+        return "known" if known else "new"
+
     def _save(self, act: Activation, runs: list[Run], view: View) -> Generator[Request, Any, tuple[list[Run], bool]]:
         """Save; on any answer but "saved" look what is stored, and go on from that alone (rules 6 and 12)."""
         assert self._loaded is not None
         write = write_of(act, self._loaded.revision, history=self._plan.history)
-        outcome: Outcome = yield Save(write, act.answers)
+        outcome: Outcome = yield Save(write, act.answers, act.notices)
         if isinstance(outcome, Saved):
             self._loaded.keep(act, outcome.revision)
             self._failures = 0
             return runs, True
         self._loaded = None
+        self._doubted.add(act.instance.due_at)
         if isinstance(outcome, Failed):
             yield Sleep(min(RETRY_SAVE_SECONDS * 2**self._failures, RETRY_SAVE_SECONDS_MAX))
             self._failures += 1

@@ -27,7 +27,7 @@ COMMANDS: Final = {
         "kill": "verbs",
         "delete": "verbs",
     },
-    "Know": {"docs": "describing", "settings": "describing"},
+    "Know": {"docs": "describing", "settings": "describing", "doctor": "doctor", "cost": "cost"},
 }
 """The commands in the order of help: their module in runner/commands."""
 

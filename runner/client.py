@@ -165,6 +165,7 @@ class Client:
         filter: str | None,
         page_size: int,
         page_token: str | None,
+        foreign: bool = False,  # noqa: ARG002 - a server shows its own alone
     ) -> JsonObject:
         """Give `{instances, next_page_token}`, the newest first."""
         query = {"status": status, "filter": filter, "page_size": str(page_size), "page_token": page_token}

@@ -6,14 +6,18 @@ thread. What came meanwhile is left to the committer's own thread, so that nobod
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
+from functools import partial
 from typing import Final
 
 from asyncflow.errors import Unavailable
+from runner.apart import Apart
+from runner.flights import Flights, Pending
 from runner.forks import renew_after_fork
 from runner.stores.base import Failed, Outcome, Store, Write
 
@@ -28,9 +32,6 @@ ALONGSIDE_WRITES: Final = 4
 _SMOOTHING: Final = 0.2
 """How much the last commit counts in that average."""
 
-Told = Callable[[Outcome], None]
-Pending = tuple[Write, Told]
-
 
 class Committer:
     """The only way to the store's `commit` in a process."""
@@ -39,6 +40,7 @@ class Committer:
         self._store = store
         self._closed = False
         self._seconds = QUICK_SECONDS
+        self._apart = Apart(store) if store.commits_apart else None
         self.begin_anew()
         renew_after_fork(self)
 
@@ -50,14 +52,28 @@ class Committer:
         self._committing = False
         """Somebody commits now; he hands on to the thread what has come meanwhile."""
         self._thread: threading.Thread | None = None
+        self._flights: Flights | None = None
+
+    def on_loop(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Let *loop*, on which this is called and `submit` will be, wait for what is submitted, if the store is far away."""
+        if self._store.remote and self._apart is None:
+            self._flights = Flights(self._store, loop, partial(self._enter, lead=False))
+
+    def off_loop(self) -> None:
+        """Wait for what is under way on the loop, which ends; call it there."""
+        flights, self._flights = self._flights, None
+        if flights is not None:
+            flights.close()
 
     @property
     def quick(self) -> bool:
         """Whether commits are so quick that an event loop may wait for them."""
-        return self._seconds < QUICK_SECONDS and self._store.knows_processes
+        return self._seconds < QUICK_SECONDS and not self._store.remote
 
     def save(self, write: Write) -> Outcome:
         """Save *write* and wait for its outcome."""
+        if self._apart is not None:
+            return self._apart.save(write)
         future: Future[Outcome] = Future()
         self._enter([(write, future.set_result)], lead=True)
         return future.result()
@@ -77,10 +93,18 @@ class Committer:
 
     def submit(self, pending: Sequence[Pending]) -> None:
         """Save these soon; each `told` gets its outcome, now or in another thread, and must not block."""
+        if self._apart is not None:
+            self._apart.submit(pending)
+            return
+        if self._flights is not None:
+            self._flights.take(pending)
+            return
         self._enter(pending, lead=self.quick and len(pending) < ALONGSIDE_WRITES)
 
     def close(self) -> None:
         """Finish what is pending, then stop."""
+        if self._apart is not None:
+            self._apart.close()
         with self._lock:
             self._closed = True
             self._more.notify_all()

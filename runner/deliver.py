@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from asyncflow import engine, limits
@@ -24,12 +24,14 @@ from runner.committer import Committer
 from runner.forks import renew_after_fork
 from runner.records import Loaded, write_of
 from runner.stores.base import Failed, Key, Saved, Store, Stored
+from runner.telling import tell
 from runner.waiting import Waiting
 
 DOUBT_RETRY_SECONDS: Final = 0.05
 """How long to wait after a store answered neither yes nor no, before looking what it has."""
 
-Woken = Callable[[Key, Activation], None]
+Woken = Callable[[Key, Activation, datetime | None], None]
+"""Called after a save with what was decided, and with when the document was due before; None: nobody was woken for that."""
 
 
 class Delivery:
@@ -44,6 +46,7 @@ class Delivery:
         retention: Callable[[str], timedelta | None],
         history: bool,
         woken: Woken,
+        wake: Callable[[Key, datetime], object],
     ) -> None:
         self._store = store
         self._committer = committer
@@ -51,6 +54,7 @@ class Delivery:
         self._retention = retention
         self._history = history
         self._woken = woken
+        self._wake = wake
         self.begin_anew()
         renew_after_fork(self)
 
@@ -105,10 +109,12 @@ class Delivery:
             outcome = self._committer.save(write_of(act, None, history=self._history))
             definition.release(act.body)
             if isinstance(outcome, Saved):
-                self._after(Key(definition.name, id), act)
+                self._after(Key(definition.name, id), act, None)
                 return True
             if not isinstance(outcome, Failed) or outcome.in_doubt:
                 known = self.same_start(definition, id, key, uid=uid)
+                if known:
+                    self._after(Key(definition.name, id), act, None)
                 if known is not None:
                     return known
             if isinstance(outcome, Failed) and (not outcome.in_doubt or time.monotonic() > until):
@@ -136,7 +142,7 @@ class Delivery:
                     raise KeyReused(f"the idempotency key {key[0]!r} has started {definition.name}/{id} with something else")
                 return False
         raise AlreadyExists(
-            f"there is a {definition.name}/{id} already: choose another id, or start it with the key it was started with"
+            f"{definition.name}/{id} is there already: choose another id, or start it with the key it was started with"
         )
 
     # -- deliver -------------------------------------------------------------------------------------------------------
@@ -239,6 +245,7 @@ class Delivery:
 
     def _write(self, definition: Definition[Any], key: Key, message: Message, if_pc: int | None) -> Answer | None:
         until = time.monotonic() + limits.DOUBT_SECONDS
+        tried = False
         while True:
             loaded = self._load(definition, key)
             try:
@@ -251,13 +258,16 @@ class Delivery:
                 continue
             if not act.changed:
                 definition.release(act.body)
+                if tried:
+                    self._woken(key, act, None)  # it may be our own write, whose answer was lost
                 return act.answers.get(message.id)
             outcome = self._committer.save(write_of(act, loaded.revision, history=self._history))
             definition.release(act.body)
             if isinstance(outcome, Saved):
                 self._bell.tell(act.answers)
-                self._after(key, act)
+                self._after(key, act, loaded.due_at)
                 return act.answers.get(message.id)
+            tried = True
             if isinstance(outcome, Failed):
                 if not outcome.in_doubt:
                     raise outcome.error
@@ -267,7 +277,11 @@ class Delivery:
 
     def _look_again(self, key: Key, loaded: Loaded) -> bool:
         """Make due now, in columns alone, what this code cannot read: a worker's may (rule 23). False when it was written."""
-        return self._store.defer(key.workflow, key.id, loaded.revision, until=self._store.now())
+        now = self._store.now()
+        deferred = self._store.defer(key.workflow, key.id, loaded.revision, until=now)
+        if deferred:
+            self._wake(key, now)
+        return deferred
 
     def _look_for(self, definition: Definition[Any], key: Key, message: Message) -> Answer | None:
         act = self._load(definition, key).activate(self._store.now(), history=False)
@@ -310,9 +324,10 @@ class Delivery:
             if self._store.delete(key.workflow, key.id, stored.revision):
                 return
 
-    def _after(self, key: Key, act: Activation) -> None:
+    def _after(self, key: Key, act: Activation, before: datetime | None) -> None:
         self._bell.ring(key, ended=act.instance.ended)
-        self._woken(key, act)
+        tell(key, act.notices)
+        self._woken(key, act, before)
 
     @contextmanager
     def _alone(self, key: Key) -> Iterator[None]:

@@ -194,7 +194,9 @@ class Execution:
         self._cancelled.add(run.token)
         self._threads.abandon(run)
         seconds = run.timeout.total_seconds()
-        LOG.warning("%s ran past its timeout of %s s; its thread goes on, its result is dropped", run.path, seconds)
+        name = f"{run.context.workflow}/{run.context.id}"
+        text = "%s: %s ran past its timeout of %s s; its thread goes on, its result is dropped"
+        LOG.warning(text, name, run.path, seconds, extra={"instance": name, "thread_id": run.thread, "path": run.path})
         self._ended(run.token, failed(run, TimeoutError(f"ran past its timeout of {seconds:g} s"), at=self._now()))
 
 

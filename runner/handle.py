@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast, overload
 
 from pydantic_core import to_json
 
 from asyncflow import Defines, Failure, Status, engine, limits
 from asyncflow.activation import Activation
 from asyncflow.definition import Definition
-from asyncflow.errors import NotApplicable, NotFound, WorkflowCancelled, WorkflowFailed
+from asyncflow.errors import NotApplicable, WorkflowCancelled, WorkflowFailed
 from asyncflow.handlers import read_json
 from asyncflow.instance import Instance, ThreadStatus
-from asyncflow.requests import encode_input, event_of, outcome_of, typed_answer
+from asyncflow.requests import NO_INPUT, encode_input, event_of, outcome_of, query_of, typed_answer
 from asyncflow.views import place_paths
 from runner.records import Loaded
 from runner.stores.base import Key
@@ -27,6 +28,32 @@ R = TypeVar("R")
 W_co = TypeVar("W_co", covariant=True)
 
 Event = Callable[..., Any] | str
+
+
+HINT_SECONDS: Final = 3.0
+"""How long work lies that is due, until whoever waits for its end without workers of his own is told: others take less to begin."""
+NOBODY_WORKS: Final = "no worker has taken what is due, and none runs in this process: begin them by `with runner:`, or elsewhere"
+
+LOG: Final = logging.getLogger("asyncflow")
+
+
+class _Hint:
+    """Tells once whoever waits for ever that nobody works."""
+
+    def __init__(self, handle: Handle[Any]) -> None:
+        self._handle = handle
+        self.told = False
+
+    def look(self, instance: Instance) -> None:
+        """See whether the instance has been due for long, and nobody is there to take it."""
+        runner, due = self._handle._runner, instance.due_at
+        if self.told or instance.ended or due is None or runner.works:
+            return
+        if (runner.store.now() - due).total_seconds() >= HINT_SECONDS:
+            self.told = True
+            LOG.warning(
+                "%s/%s: %s", instance.workflow, instance.id, NOBODY_WORKS, extra={"instance": f"{instance.workflow}/{instance.id}"}
+            )
 
 
 class Handle(Generic[W_co]):
@@ -83,7 +110,7 @@ class Handle(Generic[W_co]):
     def send(
         self,
         event: Any,
-        input: Any = None,
+        input: Any = NO_INPUT,
         /,
         *,
         thread: str | None = None,
@@ -115,11 +142,7 @@ class Handle(Generic[W_co]):
     def query(self, query: str, /) -> Any: ...
     def query(self, query: Any, /) -> Any:
         """Give what a query says of the last saved state."""
-        name = query if isinstance(query, str) else query.__name__
-        spec = self._definition.queries.get(name)
-        if spec is None:
-            known = ", ".join(sorted(self._definition.queries)) or "none"
-            raise NotFound(f"{self._definition.name} has no query {name!r}; it has: {known}")
+        spec = query_of(self._definition, query)
         return getattr(self.state, spec.method)()
 
     # -- the end -------------------------------------------------------------------------------------------------------
@@ -137,16 +160,19 @@ class Handle(Generic[W_co]):
         """
         handle = cast("Handle[Any]", self)
         bell = handle._runner.bell
+        hint = _Hint(handle)
 
         def look() -> Instance | None:
             instance = handle._loaded().instance()
+            hint.look(instance)
             return instance if instance.ended else None
 
         waiting = Waiting(look, lambda: bell.leave(handle._key, waiting.tell))
         bell.listen(handle._key, waiting.tell, end_only=True)
         ended = waiting.here(timeout)
         if ended is None:
-            raise TimeoutError(f"{handle._key.workflow}/{handle.id} has not ended within {timeout} s; it is {handle.status}")
+            text = f"{handle._key.workflow}/{handle.id} has not ended within {timeout} s; it is {handle.status}"
+            raise TimeoutError(f"{text}; {NOBODY_WORKS}" if hint.told else text)
         return cast("R", handle._outcome(ended))
 
     def _outcome(self, instance: Any) -> Any:
@@ -205,41 +231,67 @@ class Handle(Generic[W_co]):
 
     # -- verbs ---------------------------------------------------------------------------------------------------------
 
-    def _operate(self, verb: str, key: str | None, if_pc: int | None, *, thread: str | None = None, value: object = None) -> None:
+    def _operate(
+        self,
+        verb: str,
+        key: str | None,
+        if_pc: int | None,
+        caller: str | None,
+        *,
+        thread: str | None = None,
+        value: object = None,
+    ) -> None:
         text = None if value is None else encode_input(value)
         delivery = self._runner.delivery
-        message = delivery.message(verb, key, thread=thread, value=text)
+        message = delivery.message(verb, key, thread=thread, caller=caller, value=text)
         outcome_of(delivery.deliver(self._definition, self._key, message, patience=0, if_pc=if_pc))
 
-    def cancel(self, *, idempotency_key: str | None = None, if_pc: int | None = None) -> None:
+    def cancel(self, *, idempotency_key: str | None = None, if_pc: int | None = None, caller: str | None = None) -> None:
         """Raise `Cancelled` in every thread; a second cancel does nothing."""
-        self._operate("cancel", idempotency_key, if_pc)
+        self._operate("cancel", idempotency_key, if_pc, caller)
 
-    def kill(self, *, idempotency_key: str | None = None, if_pc: int | None = None) -> None:
+    def kill(self, *, idempotency_key: str | None = None, if_pc: int | None = None, caller: str | None = None) -> None:
         """End it at once, without cleanup."""
-        self._operate("kill", idempotency_key, if_pc)
+        self._operate("kill", idempotency_key, if_pc, caller)
 
-    def pause(self, *, idempotency_key: str | None = None, if_pc: int | None = None) -> None:
+    def pause(self, *, idempotency_key: str | None = None, if_pc: int | None = None, caller: str | None = None) -> None:
         """Stop what would begin; what runs may finish into the inbox."""
-        self._operate("pause", idempotency_key, if_pc)
+        self._operate("pause", idempotency_key, if_pc, caller)
 
-    def resume(self, *, idempotency_key: str | None = None, if_pc: int | None = None) -> None:
+    def resume(self, *, idempotency_key: str | None = None, if_pc: int | None = None, caller: str | None = None) -> None:
         """Lift a pause, and look again at what this code could not read before."""
-        self._operate("resume", idempotency_key, if_pc)
+        self._operate("resume", idempotency_key, if_pc, caller)
 
-    def retry(self, thread: str = "main", *, idempotency_key: str | None = None, if_pc: int | None = None) -> None:
+    def retry(
+        self, thread: str = "main", *, idempotency_key: str | None = None, if_pc: int | None = None, caller: str | None = None
+    ) -> None:
         """Try a parked thread again, or one in backoff now.
 
+        It is for one thread; the command line and HTTP mean every parked one where they name none.
+
         Raises:
-            NotApplicable: it is neither.
+            NotApplicable: it is neither; the text names the threads that are.
         """
-        self._operate("retry", idempotency_key, if_pc, thread=thread)
+        self._operate("retry", idempotency_key, if_pc, caller, thread=thread)
 
     def skip(
-        self, thread: str = "main", value: object = None, *, idempotency_key: str | None = None, if_pc: int | None = None
+        self,
+        thread: str = "main",
+        value: object = None,
+        *,
+        idempotency_key: str | None = None,
+        if_pc: int | None = None,
+        caller: str | None = None,
     ) -> None:
-        """Go on behind the statement at which a thread is parked or in backoff, with *value* as its result."""
-        self._operate("skip", idempotency_key, if_pc, thread=thread, value=value)
+        """Go on behind the statement at which a thread is parked or in backoff, with *value* as its result.
+
+        It is for one thread; the command line and HTTP mean every parked one where they name none.
+
+        Raises:
+            NotApplicable: it is neither; the text names the threads that are.
+            InvalidInput: the value does not fit.
+        """
+        self._operate("skip", idempotency_key, if_pc, caller, thread=thread, value=value)
 
     def goto(
         self,

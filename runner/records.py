@@ -11,9 +11,8 @@ from pydantic_core import from_json, to_json
 from asyncflow.activation import Activation
 from asyncflow.codec import decode
 from asyncflow.definition import Body, Definition
-from asyncflow.errors import Unavailable
+from asyncflow.errors import InvalidState, Unavailable
 from asyncflow.instance import Instance, Message
-from asyncflow.state import InvalidState
 from asyncflow.workflow import Workflow
 from runner.stores.base import Record, Revision, Stored, Write
 
@@ -43,6 +42,32 @@ def write_of(act: Activation, expected: Revision | None, *, history: bool) -> Wr
     return Write(record, expected, entries)
 
 
+def lease_end(instance: Instance) -> datetime | None:
+    """Give the first instant at which an attempt in flight lapses by itself; None where none is in flight."""
+    leases = [thread.lease for thread in instance.threads.values() if thread.lease is not None]
+    ends = [end for lease in leases for end in (lease.till, lease.grace) if end is not None]
+    return min(ends, default=None)
+
+
+def hint_for(before: datetime | None, act: Activation) -> datetime | None:
+    """Give the instant at which somebody is to be woken after this save of a sender; None: nobody is.
+
+    Whoever runs an attempt looks at the document when it ends, so the end of its lease is left to the sweeper; what expires
+    is, too. An instant that the document named before has had its wake-up.
+
+    Args:
+        before: When the document was due that this was decided from; None for a start.
+        act: What was saved.
+    """
+    instance = act.instance
+    due = instance.due_at
+    if due is None or instance.ended:
+        return None
+    if due <= act.now:
+        return due
+    return None if due == before or due == lease_end(instance) else due
+
+
 def _applies(ahead: Message | None, instance: Instance, body: Body[Any]) -> bool:
     """Whether that result will be the first thing handled, so that its state may be there already."""
     if ahead is None or ahead.state is not body.text or instance.control.pause is not None:
@@ -54,7 +79,7 @@ def _applies(ahead: Message | None, instance: Instance, body: Body[Any]) -> bool
 class Loaded:
     """A document as it was loaded or saved last, from which decisions are made, again and again if need be."""
 
-    __slots__ = ("_body", "_definition", "_document", "_instance", "_state", "marked", "revision")
+    __slots__ = ("_body", "_definition", "_document", "_instance", "_state", "due_at", "marked", "ours", "revision")
 
     def __init__(self, definition: Definition[Any], stored: Stored) -> None:
         self._definition = definition
@@ -65,6 +90,10 @@ class Loaded:
         self.revision = stored.revision
         self.marked = stored.reason is not None or stored.tries > 0
         """Other code could not read it, and has said so in the store's columns (rule 23)."""
+        self.ours = False
+        """Whether it is what `keep` was given, not what was loaded."""
+        self.due_at: datetime | None = None
+        """When the document that was activated last said it is due; a store's column may have been moved since."""
 
     @property
     def state(self) -> bytes:
@@ -77,6 +106,7 @@ class Loaded:
         self._document, self._state = act.document, act.instance.state
         self.revision = revision
         self.marked = False
+        self.ours = True
 
     def keep_unchanged(self, act: Activation) -> None:
         """Go on from the values of an activation that changed nothing."""
@@ -110,6 +140,7 @@ class Loaded:
         placed = instance is not None and not instance.unplaced
         if instance is None:
             instance = decode(self._document, self._state)
+        self.due_at = instance.due_at
         fits = body is not None and not body.dirty
         if not (fits and body is not None and (body.text is instance.state or _applies(ahead, instance, body))):
             body = self._fitting(self._definition.body)
@@ -138,7 +169,7 @@ class Loaded:
         try:
             return read(self._state)
         except InvalidState as error:
-            raise Unavailable(f"{self._definition.name} cannot be read by this code: {error}") from error
+            raise Unavailable(f"this code cannot read the instance: {error}") from error
 
     def instance(self) -> Instance:
         """The instance as values of its own.

@@ -7,12 +7,13 @@ import os
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, Self, TypeVar
 
 from asyncflow import Status, Workflow, limits
 from asyncflow.activation import Activation
 from asyncflow.definition import Definition
-from asyncflow.errors import Malformed, NotFound
+from asyncflow.errors import Malformed, NotApplicable, NotFound
+from asyncflow.nodes import described
 from asyncflow.requests import request_hash
 from runner.activity import Plan
 from runner.bell import Bell
@@ -20,10 +21,17 @@ from runner.committer import Committer
 from runner.deliver import Delivery
 from runner.handle import Handle
 from runner.ids import check_id, id_for
+from runner.questions import check_filter
+from runner.records import hint_for
+from runner.requested import RequestWorker, too_long
+from runner.schedulers import delivers, faults, open_scheduler
+from runner.schedulers.base import REQUEST, Scheduler, Terms
+from runner.schedulers.local import LocalScheduler
 from runner.settings import CONCURRENCY, load_settings
 from runner.stores import open_store
 from runner.stores.base import Key, Store
 from runner.stores.encoding import utc_now
+from runner.sweeper import Sweeper
 from runner.worker import Worker
 
 if TYPE_CHECKING:
@@ -51,18 +59,27 @@ class Runner:
 
     Args:
         workflows: The workflow classes.
-        store: `sqlite:///file.db`, `memory://`.
-        scheduler: `local`: threads of this process and the store's due index.
+        store: `sqlite:///file.db`, `firestore://PROJECT/COLLECTION`, `memory://`.
+        scheduler: `local`: threads of this process and the store's due index. `cloudtasks://PROJECT/LOCATION/QUEUE`: a queue
+            that delivers wake-ups to `/tasks/wake` of the app; steps run in those requests, and there are no workers.
         retention: How long ended instances stay, for all or by workflow name; None: until they are deleted.
         concurrency: How many attempts run at once in this process.
-        history: Whether transitions are kept; a timedelta keeps those of ended instances that long.
+        history: Whether transitions are kept; a timedelta keeps those of ended instances that long. None: as the store is by
+            default, which is True but on Firestore.
         clock: For tests: what tells the time.
         lease: How long a step's lease holds without a renewal; above every step's time-out but the renewed ones.
+        base_url: For a scheduler that delivers: the address of the app as the scheduler sees it.
+        audience: Of its OIDC tokens; default: *base_url*.
+        service_account: The e-mail address of the account in whose name it delivers; its tokens are verified.
+        hmac_keys: Deliveries are signed with the first of these, and accepted with any.
+        verified_by: Who looks at the signatures of those tokens: the app, or the platform in front of it, which lets nobody else
+            in and takes the signatures off (Cloud Run, for a service that is not public).
+        request_timeout: How long a request may take; every step's time-out is shorter, and the lease is longer.
         watch_copies: Look after each action of a `then` step whether it has changed its copy, as `simulate` does (slow).
 
     Raises:
         DefinitionError: a workflow has problems: all of them, with path and source line.
-        Malformed: a store or scheduler that is none.
+        Malformed: a store or scheduler that is none; settings or time-outs that cannot work together, all of them.
     """
 
     def __init__(
@@ -74,30 +91,33 @@ class Runner:
         scheduler: str = "local",
         retention: timedelta | Mapping[str, timedelta] | None = None,
         concurrency: int = CONCURRENCY,
-        history: bool | timedelta = True,
+        history: bool | timedelta | None = None,
         clock: Clock | None = None,
         lease: timedelta = timedelta(seconds=limits.LEASE_SECONDS),
+        base_url: str | None = None,
+        audience: str | None = None,
+        service_account: str | None = None,
+        hmac_keys: Sequence[str] = (),
+        request_timeout: timedelta = REQUEST,
+        verified_by: Literal["app", "platform"] = "app",
         watch_copies: bool = False,
     ) -> None:
-        self.definitions: dict[str, Definition[Any]] = {}
-        for workflow in workflows:
-            definition = Definition.of(workflow)
-            if definition.name in self.definitions:
-                raise Malformed(f"two workflows are called {definition.name!r}: give one of them a name=")
-            self.definitions[definition.name] = definition
-        if scheduler != "local":
-            raise Malformed(f"expected the scheduler 'local', found {scheduler!r}")
+        self.definitions: dict[str, Definition[Any]] = _definitions_of(workflows)
         if concurrency < 1:
             raise Malformed(f"concurrency is at least 1, found {concurrency}")
+        address = None if base_url is None else base_url.rstrip("/")
+        self.terms = Terms(address, audience, service_account, tuple(hmac_keys), request_timeout, verified_by)
+        """How a scheduler that delivers reaches the app, and proves itself."""
+        _check_terms(scheduler, self.terms, lease, self.definitions)
         self._retention = retention
-        self._history = history
         self._clock = clock
         self._lease = lease
-        self._concurrency = concurrency
+        self.concurrency = concurrency
         self._watch_copies = watch_copies
         self.process = ""
         """This Runner's name in leases, while it works."""
         self.store: Store = open_store(store, clock=clock.now if clock is not None else utc_now)
+        self._history = self.store.history_by_default if history is None else history
         self.bell = Bell()
         self._committer = Committer(self.store)
         self.delivery = Delivery(
@@ -105,18 +125,22 @@ class Runner:
             self._committer,
             self.bell,
             retention=self._retention_of,
-            history=history is not False,
+            history=self._history is not False,
             woken=self._woken,
+            wake=self._wake,
         )
         self._worker: Worker | None = None
         self.draining = False
         """It is being stopped, or has been: nothing new is to be brought to it."""
+        self.scheduler: Scheduler = open_scheduler(scheduler, self.terms, now=self.store.now)
+        self.requests: RequestWorker | None = self._request_worker() if self.scheduler.delivers else None
+        """What runs instances within requests, for a scheduler that delivers."""
 
     @classmethod
     def from_env(cls, workflows: Sequence[type[Workflow]], /) -> Self:
         """Make a Runner from the settings: `ASYNCFLOW_STORE` … of the environment, else `[tool.asyncflow]` of pyproject.toml.
 
-        Used are those named as the arguments: store, scheduler, concurrency, retention, history, lease. Durations are
+        Used are those named as the arguments, from store to request_timeout. Durations are
         written as `7d`, `12h`, `30s`, `P7D`, or a number of seconds.
 
         Raises:
@@ -143,6 +167,8 @@ class Runner:
             Malformed: the id cannot be one.
             InvalidState: the object's state cannot be stored.
         """
+        if not isinstance(workflow, Workflow):
+            raise TypeError(f"expected an object of a workflow, as Order(…), found {described(workflow)}")
         definition = self._definition(type(workflow))
         state = definition.codec.dump(workflow)
         hash_ = request_hash("start", definition.name, None, state)
@@ -159,6 +185,7 @@ class Runner:
     def list(self, workflow: type[W], /, *, status: Status | None = None, filter: str | None = None) -> Iterator[Handle[W]]:
         """Give the instances, newest first; what is started meanwhile moves nothing."""
         definition = self._definition(workflow)
+        check_filter(filter, [definition])
         token: str | None = None
         while True:
             page = self.store.list([definition.name], status=status, filter=filter or "", page_token=token)
@@ -177,11 +204,18 @@ class Runner:
 
     # -- HTTP ----------------------------------------------------------------------------------------------------------
 
-    def create_app(self) -> Flask:
-        """Make the Flask app with all routes, for pages and programs of this machine alone: there is no authentication yet."""
+    def create_app(self, *, clients: bool = True) -> Flask:
+        """Make the Flask app with all routes, for pages and programs of this machine alone: there is no authentication yet.
+
+        Args:
+            clients: False: only for the verified deliveries of its scheduler, under whatever name; everybody else is refused.
+
+        Raises:
+            Malformed: its scheduler delivers over HTTP, and neither `service_account` nor `hmac_keys` is given.
+        """
         from runner.http.app import create_app  # noqa: PLC0415 - dear to import
 
-        return create_app(self)
+        return create_app(self, clients=clients)
 
     def blueprint(self) -> Blueprint:
         """Make the routes for an app of your own: `app.register_blueprint(runner.blueprint())`, with a prefix if you like."""
@@ -192,19 +226,25 @@ class Runner:
     # -- workers -------------------------------------------------------------------------------------------------------
 
     def __enter__(self) -> Self:
-        """Begin to work: leases of dead processes lapse at once, due instances go on."""
+        """Begin to work: leases of dead processes lapse at once, due instances go on.
+
+        With a scheduler that delivers nothing is begun here: steps run in its requests, wherever the app is served.
+        """
+        self.draining = False
+        if self.requests is not None:
+            self.requests.draining = False
+            return self
         # A new name each time: the children of a fork share everything that was made before.
         self.process = f"{os.getpid()}-{secrets.token_hex(6)}"
         if self.store.knows_processes:
             self.store.enter(self.process)
-        plan = Plan(lease=self._lease, retention=None, history=self._history is not False)
         worker = Worker(
             self.store,
             self._committer,
             self.bell,
             self.definitions,
-            plan,
-            concurrency=self._concurrency,
+            self._plan(),
+            concurrency=self.concurrency,
             process=self.process,
             watch_copies=self._watch_copies,
             on_sweep=self._sweep,
@@ -212,8 +252,36 @@ class Runner:
         )
         worker.start()
         self._worker = worker
-        self.draining = False
+        if isinstance(self.scheduler, LocalScheduler):
+            self.scheduler.worker = worker
         return self
+
+    def _plan(self) -> Plan:
+        return Plan(lease=self._lease, retention=None, history=self._history is not False)
+
+    def _request_worker(self) -> RequestWorker:
+        return RequestWorker(
+            self.store,
+            self._committer,
+            self.bell,
+            self.definitions,
+            self._plan(),
+            wake=self.scheduler.wake,
+            request=self.terms.request,
+            concurrency=self.concurrency,
+            retention=self._retention_of,
+            watch_copies=self._watch_copies,
+        )
+
+    def sweeper(self) -> Sweeper:
+        """Make what finds due instances that were not woken; for a scheduler that delivers.
+
+        Raises:
+            NotApplicable: the workers of a local scheduler do that by themselves.
+        """
+        if self.requests is None:
+            raise NotApplicable("the workers of the scheduler 'local' sweep by themselves")
+        return Sweeper(self.store, self.scheduler, self.requests, builtins.list(self.definitions), tidy=self._sweep)
 
     def __exit__(self, *exc: object) -> None:
         """Drain: take nothing more, let what runs end, and close the store."""
@@ -221,40 +289,57 @@ class Runner:
         self.close()
 
     def drain(self, patience: float | None = None) -> None:
-        """Stop the workers; what runs may end within *patience* seconds (25)."""
+        """Stop the workers, take no more deliveries; what runs may end within *patience* seconds (25)."""
         self.draining = True
         worker, self._worker = self._worker, None
         if worker is not None:
             worker.stop() if patience is None else worker.stop(patience)
+        if self.requests is not None:
+            self.requests.drain(patience)
 
     def close(self) -> None:
         """Finish pending saves and close the store."""
         self.drain()
+        if self.requests is not None:
+            self.requests.close()
         self._committer.close()
+        self.scheduler.close()
         self.store.close()
 
     @property
     def healthy(self) -> bool:
         """Whether its workers can begin steps; a Runner without workers leaves them to others."""
-        worker = self._worker
+        worker = self.requests if self.requests is not None else self._worker
         return worker is None or worker.healthy
+
+    @property
+    def works(self) -> bool:
+        """Whether steps run in this process: by its workers, or in requests that a scheduler delivers to it."""
+        return self._worker is not None or self.requests is not None
 
     def wait_idle(self, timeout: float = 10) -> bool:
         """Wait until no action runs and nothing is due; False when *timeout* seconds were not enough."""
         return self._worker is None or self._worker.wait_idle(timeout)
 
-    def _woken(self, key: Key, act: Activation) -> None:
-        worker = self._worker
+    def _woken(self, key: Key, act: Activation, before: datetime | None) -> None:
+        """See to it that somebody looks at what a sender has saved, when it is due."""
+        if self.requests is not None:
+            self.requests.written(key, act.instance)
+            at = hint_for(before, act)
+            if at is not None:
+                self.scheduler.wake(key, at)
+            return
+        worker, due = self._worker, act.instance.due_at
         if worker is None:
             return
-        due = act.instance.due_at
-        if act.instance.threads and (due is not None and due <= act.now):
-            worker.wake(key)
-        else:
+        if due is None or due > act.now:
             # What is at work on it holds an older document; a later deadline may be the first one now.
             worker.wake_if_at_work(key)
-            if due is not None:
-                worker.look_out()
+        if due is not None:
+            self.scheduler.wake(key, due)
+
+    def _wake(self, key: Key, at: datetime) -> bool:
+        return self.scheduler.wake(key, at)
 
     # -- sweeping ------------------------------------------------------------------------------------------------------
 
@@ -263,12 +348,38 @@ class Runner:
             return self._retention.get(workflow)
         return self._retention
 
-    def _sweep(self, now: datetime) -> None:
-        """Delete what has expired and forget old history; nothing of a live instance is ever swept."""
+    def _sweep(self, now: datetime) -> int:
+        """Delete what has expired and forget old history; nothing of a live instance is ever swept. Give how many are gone."""
         names = builtins.list(self.definitions)
+        deleted = 0
         for workflow, id_ in self.store.expired(names, now=now, limit=DELETE_AT_ONCE):
             stored = self.store.get(workflow, id_)
             if stored is not None and Status(stored.record.status).ended:
-                self.store.delete(workflow, id_, stored.revision)
+                deleted += self.store.delete(workflow, id_, stored.revision)
         if isinstance(self._history, timedelta):
             self.store.prune_history(names, before=now - self._history)
+        return deleted
+
+
+def _definitions_of(workflows: Sequence[type[Workflow]]) -> dict[str, Definition[Any]]:
+    if isinstance(workflows, type):
+        raise TypeError(f"expected a list of workflow classes, as [{workflows.__name__}], found the class alone")
+    found: dict[str, Definition[Any]] = {}
+    for workflow in workflows:
+        given: object = workflow
+        if not (isinstance(given, type) and issubclass(given, Workflow)):
+            raise TypeError(f"expected classes made from Workflow, found {described(given)}")
+        definition = Definition.of(workflow)
+        if definition.name in found:
+            raise Malformed(f"two workflows are called {definition.name!r}: give one of them a name=")
+        found[definition.name] = definition
+    return found
+
+
+def _check_terms(scheduler: str, terms: Terms, lease: timedelta, definitions: Mapping[str, Definition[Any]]) -> None:
+    """Refuse what cannot work with a scheduler that delivers: timeout < request < lease < dispatch, for every step."""
+    if delivers(scheduler):
+        problems = [f"{name}: {what}" for name, what in faults(scheduler, terms, lease)]
+        problems += too_long(definitions.values(), terms.request)
+        if problems:
+            raise Malformed("\n".join(problems))

@@ -20,12 +20,16 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from asyncflow import limits
 from asyncflow.errors import Malformed
 from runner.durations import parse_duration
+from runner.schedulers import check_scheduler, faults
+from runner.schedulers.base import REQUEST, Terms
 from runner.stores import KNOWN_SCHEMES
 
 CONCURRENCY: Final = 64
 """How many attempts run at once unless told: more than a database pool has, far less than a process has threads."""
 PORT: Final = 8080
 """Where `serve` listens unless told: above the ports that need rights, and not Flask's own 5000, which macOS takes."""
+REQUEST_MIN: Final = timedelta(seconds=20)
+"""A request keeps 10 s for loading and saving; the rest is for steps."""
 LEASE_MIN: Final = timedelta(seconds=1)
 """A lease is renewed every third of it; below a second a busy machine would lose leases of living workers."""
 
@@ -83,7 +87,7 @@ def _retention(given: object) -> object:
 
 
 def _history(given: object) -> object:
-    if isinstance(given, bool):
+    if given is None or isinstance(given, bool):
         return given
     if isinstance(given, str) and given.strip().lower() in _YES | _NO:
         return given.strip().lower() in _YES
@@ -115,6 +119,37 @@ def _url(given: object) -> object:
     return str(given).rstrip("/")
 
 
+def _base_url(given: object) -> object:
+    url = _url(given)
+    if isinstance(url, str) and (urlsplit(url).query or urlsplit(url).fragment):
+        raise ValueError(f"expected an address without ? and #, found {shown_url(url)!r}")
+    return url
+
+
+def _email(given: object) -> object:
+    if not isinstance(given, str) or not re.fullmatch(r"[^@\s]{1,64}@[^@\s]{1,255}", given.strip()):
+        raise ValueError(f"expected the e-mail address of a service account, found {given!r}")
+    return given.strip()
+
+
+def _keys(given: object) -> object:
+    """One key, or the new one and the old one with a comma. Never the value in an error: it is a secret."""
+    parts = given.split(",") if isinstance(given, str) else given
+    if not isinstance(parts, list | tuple) or not all(isinstance(one, str) for one in parts):
+        raise ValueError("expected a key, or the new one and the old one, found something else")
+    keys = tuple(one.strip() for one in parts)
+    if not 1 <= len(keys) <= 2:
+        raise ValueError(f"expected a key, or the new one and the old one, found {len(keys)}")
+    return keys
+
+
+def _request(given: object) -> timedelta:
+    length = parse_duration(given)
+    if length < REQUEST_MIN:
+        raise ValueError(f"expected at least {REQUEST_MIN.total_seconds():g} s, found {given!r}")
+    return length
+
+
 def _level(given: object) -> object:
     return given.strip().lower() if isinstance(given, str) else given
 
@@ -130,23 +165,49 @@ class Settings(BaseModel):
     app: str | None = None
     """Where the workflows are: a module, `module:Class` or a file; several with commas."""
     store: Annotated[str, BeforeValidator(_store)] = "sqlite:///asyncflow.db"
-    scheduler: Literal["local"] = "local"
+    scheduler: Annotated[str, BeforeValidator(check_scheduler)] = "local"
     url: Annotated[str | None, BeforeValidator(_url)] = None
     """The server that commands talk to, instead of the store."""
     host: str = "127.0.0.1"
     port: Annotated[int, BeforeValidator(_port)] = PORT
     concurrency: Annotated[int, BeforeValidator(_concurrency)] = CONCURRENCY
     retention: Annotated[timedelta | dict[str, timedelta] | None, BeforeValidator(_retention)] = None
-    history: Annotated[bool | timedelta, BeforeValidator(_history)] = True
+    history: Annotated[bool | timedelta | None, BeforeValidator(_history)] = None
+    """None: as the store is by default."""
     lease: Annotated[timedelta, BeforeValidator(_lease)] = timedelta(seconds=limits.LEASE_SECONDS)
+    base_url: Annotated[str | None, BeforeValidator(_base_url)] = None
+    """Where a scheduler that delivers over HTTP reaches the app."""
+    audience: str | None = None
+    """Of its OIDC tokens, where that is not `base_url`."""
+    service_account: Annotated[str | None, BeforeValidator(_email)] = None
+    """In whose name it delivers."""
+    verified_by: Literal["app", "platform"] = "app"
+    """Who looks at the signatures of the deliveries' tokens: `platform` where it takes them off, as Cloud Run in front of a
+    service that is not public."""
+    hmac_keys: Annotated[tuple[str, ...], BeforeValidator(_keys)] = ()
+    """What its deliveries are signed with: the new key, and the old one with a comma."""
+    request_timeout: Annotated[timedelta, BeforeValidator(_request)] = REQUEST
+    """How long a request may take; steps run in one."""
     log_level: Annotated[LogLevel, BeforeValidator(_level)] = "info"
     caller: str | None = None
     """Who is said to send what commands send."""
 
     def runner_arguments(self) -> dict[str, Any]:
         """What `Runner(…)` takes of them."""
-        names = ("store", "scheduler", "concurrency", "retention", "history", "lease")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in RUNNER_ARGUMENTS}
+
+    @property
+    def terms(self) -> Terms:
+        """How a scheduler that delivers reaches the app, and proves itself."""
+        return Terms(self.base_url, self.audience, self.service_account, self.hmac_keys, self.request_timeout, self.verified_by)
+
+
+RUNNER_ARGUMENTS: Final = (
+    "store", "scheduler", "concurrency", "retention", "history", "lease", "base_url", "audience", "service_account",
+    "hmac_keys", "request_timeout", "verified_by",
+)  # fmt: skip
+SECRETS: Final = frozenset({"hmac_keys"})
+"""Settings that are never shown."""
 
 
 class SettingsError(Malformed):
@@ -221,6 +282,10 @@ def load_settings(
             found.put(name, value, Source("flag", f"--{name.replace('_', '-')}"))
     _choose_side(found)
     settings = _validated(found)
+    if settings is not None:
+        for name, what in faults(settings.scheduler, settings.terms, settings.lease):
+            source = found.sources.get(name, DEFAULT)
+            found.problems.append(f"{name if source is DEFAULT else source.place}: {what}")
     if found.problems or settings is None:
         raise SettingsError(found.problems)
     folders = (folder,) if found.file is None or found.file.parent == folder else (folder, found.file.parent)
@@ -327,4 +392,5 @@ def _near(file: Path, folder: Path) -> str:
 
 def shown_url(url: str) -> str:
     """Give *url* without the password it may hold."""
-    return re.sub(r"(?<=://)([^/@:]*):[^/@]*@", r"\1:***@", url)
+    masked = re.sub(r"(?<=://)([^/@:]*):[^/@]*@", r"\1:***@", url)
+    return re.sub(r"(?<=[?&])((?:ssl)?password)=[^&#]*", r"\1=***", masked)

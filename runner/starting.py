@@ -12,11 +12,10 @@ from pydantic_core import from_json
 
 from asyncflow import Workflow
 from asyncflow.definition import Definition
-from asyncflow.errors import Full, HandlerFailed, InvalidInput, Rejected, TerminalError
+from asyncflow.errors import Full, HandlerFailed, InvalidInput, InvalidState, Rejected, TerminalError
 from asyncflow.handlers import Input, invalid_input
 from asyncflow.requests import request_hash
 from asyncflow.schema import start_model
-from asyncflow.state import InvalidState
 from runner.deliver import Delivery
 from runner.ids import id_for
 
@@ -108,7 +107,7 @@ def _by_start(definition: Definition[Any], given: Input) -> Make:
 
     def make(body: bytes | None) -> Workflow:
         given.check(body)
-        arguments = () if given.adapter is None else (given.parse(body),)
+        arguments = given.arguments(body)
         try:
             made = start(*arguments)
             if not isinstance(made, definition.cls):

@@ -111,10 +111,19 @@ def _imported(name: str, place: str, folders: Sequence[Path]) -> ModuleType:
             where = " or ".join(map(str, folders))
             text = f"there is no module {error.name!r} in {where} or among what is installed: {_instead(place, folders)}"
             raise TargetError(text) from error
-        said = f"{place} cannot be imported: {type(error).__name__}: {error}"
+        said = f"{place} cannot be imported: {_said(error)}"
         shadow = shadow_in([*folders, *_folders_of_traceback(error)])
         hint = f"\n{shadow}" if shadow is not None and isinstance(error, ImportError | AttributeError) else ""
         raise TargetError(f"{said}\n{_own_frames(error)}{hint}".rstrip()) from error
+
+
+def _said(error: BaseException) -> str:
+    """The error in a line; one of syntax has no frame of its own, so it says where it is, and shows it."""
+    if isinstance(error, SyntaxError):
+        where = f"{error.filename}:{error.lineno}: " if error.filename and error.lineno else ""
+        shown = f"\n  {error.text.strip()}" if error.text and error.text.strip() else ""
+        return f"{type(error).__name__}: {where}{error.msg}{shown}"
+    return f"{type(error).__name__}: {error}"
 
 
 def _instead(place: str, folders: Sequence[Path]) -> str:

@@ -11,30 +11,37 @@ import random
 import secrets
 import threading
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Final
 
 from asyncflow import limits
-from asyncflow.activation import Answer
 from asyncflow.definition import Definition
 from asyncflow.errors import Unavailable
 from asyncflow.instance import Message
-from asyncflow.retry import DEFAULT_RETRY
 from runner.activity import Activity, Begin, Gather, Gathered, Load, Look, Plan, Request, Save, Sleep, Stop, Unfit, View, Wake
+from runner.aside import set_aside
+from runner.asking import STORE_AWAY_SECONDS, Asking
 from runner.bell import Bell
-from runner.committer import Committer, Pending
+from runner.committer import Committer
 from runner.execution import Execution, StallWatch
-from runner.stores.base import ENDED, Failed, Key, Outcome, Saved, Store, Write
+from runner.flights import Pending
+from runner.stores.base import ENDED, Failed, Key, Outcome, Saved, Store
+from runner.telling import tell
+from runner.worker_seat import Seat
 
 LOG = logging.getLogger(__name__)
 
 LOOK_SECONDS: Final = 0.2
-"""How often the store is asked whether another process has written: work made due there begins well within a second."""
-RECOVER_SECONDS: Final = 10.0
-"""How often dead processes are looked for, besides the start: the sweep period (DESIGN 5)."""
+"""How often a store on this host is asked whether another process has written: work made due there begins well within a second."""
+LOOK_FAR_SECONDS: Final = 1.0
+"""The same of a store over a network that does not tell by itself (`Store.listen`)."""
+RECOVER_SECONDS: Final = float(limits.SWEEP_PERIOD_SECONDS)
+"""How often dead processes are looked for, besides the start: the sweep period."""
 DRAIN_SECONDS: Final = 25.0
 """How long a stop waits for running actions: within the 30 s that orchestrators give after SIGTERM."""
 GIVE_BACK_SECONDS: Final = 2.0
@@ -47,28 +54,6 @@ SPARE: Final = 8
 """How many more instances are looked at than there are places, so that timers do not wait for long steps to end."""
 SPARE_SECONDS: Final = 0.5
 """How often that many are looked at although that many wait for a place already."""
-STORE_AWAY_SECONDS: Final = 1.0
-"""How long the look-out rests when the store does not answer."""
-
-
-class _Seat:
-    """One activity and what it waits for."""
-
-    __slots__ = ("attempts", "fed", "gathered", "gathering", "key", "looking", "loop", "timer", "woken")
-
-    def __init__(self, key: Key, loop: Generator[Request, Any, None], *, looking: bool) -> None:
-        self.key = key
-        self.loop = loop
-        self.looking = looking
-        """It was not due: this is a look whether this code can read it (rule 23)."""
-        self.attempts = 0
-        self.fed = False
-        """It was given a place that had become free: what it leaves is for the next."""
-        self.gathered = Gathered()
-        self.gathering = False
-        self.timer: asyncio.TimerHandle | None = None
-        self.woken = False
-        """A wake-up came while it was busy: it has to look once more before it leaves."""
 
 
 class Worker:
@@ -85,7 +70,7 @@ class Worker:
         concurrency: int,
         process: str,
         watch_copies: bool = False,
-        on_sweep: Callable[[datetime], None] | None = None,
+        on_sweep: Callable[[datetime], object] | None = None,
         retention: Callable[[str], timedelta | None] = lambda _: None,
     ) -> None:
         self._store = store
@@ -98,19 +83,22 @@ class Worker:
         self._watch_copies = watch_copies
         self._on_sweep = on_sweep
         self._names = list(definitions)
-        self._seats: dict[Key, _Seat] = {}
-        self._owners: dict[str, _Seat] = {}
+        self._seats: dict[Key, Seat] = {}
+        self._owners: dict[str, Seat] = {}
         """Whose attempt it is, by token."""
         self._starved: dict[Key, None] = {}
         """Who found no room, in order."""
         self._refused: dict[Key, None] = {}
         """Who found no room while hung actions kept all threads."""
         self._spare_at = 0.0
+        self._told = False
+        """The store says by itself when another process has made something due."""
+        self._expired = False  # an instance was found whose time is over: a sweep deletes it
         self._full = False
         """Due work is left in the store until there are places again: other processes may have some."""
         self._reserved = 0
         self._draining = False
-        self._outcomes: list[tuple[_Seat, Outcome]] = []
+        self._outcomes: list[tuple[Seat, Outcome]] = []
         self._outcomes_lock = threading.Lock()
         self._saves: list[Pending] = []
         """What is to be saved at the end of this turn of the loop."""
@@ -139,16 +127,21 @@ class Worker:
                 self._loop, places=self._concurrency, now=self._store.now, ended=self._attempt_ended,
                 thread_back=self._feed_refused, watch_copies=self._watch_copies,
             )  # fmt: skip
+            self._asking = Asking(self._store, self._loop, loaded=self._answer, failed=partial(self._leave, failed=True))
+            self._committer.on_loop(self._loop)
             watch = StallWatch(self._loop)
             watch.start()
             try:
-                self._recover()
-                self._look_again()
+                await self._recover()
+                await self._look_again()
+                self._told = await self._asking.ask(self._store.listen, self._others_wrote)
                 ready.set_result(None)
                 await self._look_out()
             finally:
                 watch.close()
                 self._execution.close()
+                self._committer.off_loop()
+                self._asking.close()
 
         try:
             asyncio.run(main())
@@ -190,7 +183,7 @@ class Worker:
     async def _come_to_rest(self, patience: float) -> bool:
         deadline = time.monotonic() + patience
         while time.monotonic() < deadline:
-            self._hand_out()
+            await self._hand_out()
             await asyncio.sleep(0)
             if not self._seats and not self._starved and not self._outcomes:
                 return True
@@ -230,36 +223,43 @@ class Worker:
 
     # -- looking for work ----------------------------------------------------------------------------------------------
 
-    def _recover(self) -> None:
+    async def _recover(self) -> None:
         """Wake what dead processes hold."""
-        gone = self._store.dead(self._store.processes() - {self._process})
-        for process in gone:
-            for key in self._store.held_by(process):
-                self._wake(Key(*key), True)
+        if self._store.knows_processes:
+            gone = self._store.dead(self._store.processes() - {self._process})
+            for process in gone:
+                for key in self._store.held_by(process):
+                    self._wake(Key(*key), True)
 
-    def _look_again(self) -> None:
+    async def _look_again(self) -> None:
         """Look, at the start, at what other code could not place or read: this one may."""
-        for key in self._store.unfit(self._names):
+        for key in await self._asking.ask(self._store.unfit, self._names):
             self._wake(Key(*key), True, looking=True)
 
     async def _look_out(self) -> None:
         recovered = time.monotonic()
-        changed = self._store.changed()
+        changed: Any = None
         while not self._stopped.is_set():
             try:
+                if changed is None and not self._told:
+                    changed = await self._asking.ask(self._store.changed)
                 if not self._draining:
-                    self._hand_out()
-                    if time.monotonic() - recovered >= RECOVER_SECONDS:
+                    if self._expired or time.monotonic() - recovered >= RECOVER_SECONDS:
                         recovered = time.monotonic()
-                        self._recover()
+                        self._expired = False
+                        await self._recover()
                         if self._on_sweep is not None:
-                            self._on_sweep(self._store.now())
+                            await self._asking.ask(self._on_sweep, self._store.now())
+                    await self._hand_out()
                 changed = await self._rest(changed)
+            except Unavailable as error:
+                LOG.warning("looking for due work failed, trying again: %s", error)
+                await asyncio.sleep(STORE_AWAY_SECONDS)
             except Exception:
                 LOG.exception("looking for due work failed; trying again")
                 await asyncio.sleep(STORE_AWAY_SECONDS)
 
-    def _hand_out(self) -> None:
+    async def _hand_out(self) -> None:
         # An instance at work mostly has an attempt in flight: more of them than places would be loaded only to wait.
         busy, starved = len(self._seats), len(self._starved)
         # Timers need no place: as long as few wait for one, some more are looked at than there are places.
@@ -270,35 +270,49 @@ class Worker:
                 return
             self._spare_at = time.monotonic() + SPARE_SECONDS
             room = SPARE
-        room = min(HAND_OUT, room)
-        for key in self._store.due(self._names, now=self._store.now(), limit=room, process=self._process):
-            self._wake(Key(*key), True)
+        due = partial(self._store.due, self._names, now=self._store.now(), limit=min(HAND_OUT, room), process=self._process)
+        for key in [Key(*found) for found in await self._asking.ask(due)]:
+            seat = self._seats.get(key)
+            known = key in self._starved or (seat is not None and not seat.gathering)
+            # What stays due until it is saved, and is being decided about or waits for room, is not loaded once more in vain.
+            if self._store.hands_out_once or not known:
+                self._wake(key, True)
 
     async def _rest(self, changed: Any) -> Any:
         """Wait until something is due, another process has written, or somebody nudges."""
-        due = None if self._draining else self._store.next_due(self._names)
+        due = None if self._draining else await self._asking.ask(self._store.next_due, self._names)
         until = time.monotonic() + RECOVER_SECONDS
+        look = LOOK_FAR_SECONDS if self._store.remote else LOOK_SECONDS
         if due is not None:
             wait = max((due - self._store.now()).total_seconds(), 0.0)
             # Clocks under test stand still: then the poll below looks again, and an advance nudges.
             until = min(until, time.monotonic() + wait)
             if self._full:
                 until = max(until, self._spare_at)
+            if wait == 0 and not self._store.hands_out_once:
+                until = max(until, time.monotonic() + look)  # handed out just now, and due until it is saved
         while True:
             rest = until - time.monotonic()
             if rest <= 0:
                 await asyncio.sleep(0)
                 return changed
             try:
-                await asyncio.wait_for(self._nudge.wait(), min(rest, LOOK_SECONDS))
+                await asyncio.wait_for(self._nudge.wait(), rest if self._told else min(rest, look))
             except TimeoutError:
-                now_changed = self._store.changed()
+                if self._told:
+                    continue
+                now_changed = await self._asking.ask(self._store.changed)
                 if now_changed != changed:
                     self._bell.ring_all()
                     return now_changed
             else:
                 self._nudge.clear()
                 return changed
+
+    def _others_wrote(self) -> None:
+        """Another process has made something due, says the store; from a thread of its own."""
+        with suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(self._nudge.set)
 
     def _wake(self, key: Key, written: bool, looking: bool = False) -> None:
         seat = self._seats.get(key)
@@ -311,13 +325,13 @@ class Worker:
         definition = self._definitions.get(key.workflow)
         if definition is None or self._draining:
             return
-        seat = _Seat(key, Activity(definition, key, self._plans[key.workflow]).run(), looking=looking)
+        seat = Seat(key, Activity(definition, key, self._plans[key.workflow]).run(), looking=looking)
         self._seats[key] = seat
         self._answer(seat, None)
 
     # -- answering requests --------------------------------------------------------------------------------------------
 
-    def _answer(self, seat: _Seat, value: Any) -> None:
+    def _answer(self, seat: Seat, value: Any) -> None:
         """Hand *value* to the activity, and answer what it asks next as far as that can be done at once."""
         try:
             while True:
@@ -355,25 +369,25 @@ class Worker:
             LOG.exception("%s/%s: its activity failed; it is looked at again when it is due", *seat.key)
             self._leave(seat, failed=True)
 
-    def _load(self, seat: _Seat, key: Key) -> Any:
+    def _load(self, seat: Seat, key: Key) -> Any:
         """Give what is stored; the seat itself stands for "later": a store that is away must not cost it its results."""
+        if self._store.remote:
+            self._asking.load_later(seat, key)
+            return seat
         try:
             return self._store.get(key.workflow, key.id)
         except Unavailable as error:
-            LOG.warning("%s/%s cannot be loaded, trying again: %s", *key, error)
-            self._loop.call_later(STORE_AWAY_SECONDS, self._load_later, seat, key)
+            self._asking.load_again(seat, key, error)
             return seat
 
-    def _load_later(self, seat: _Seat, key: Key) -> None:
-        value = self._load(seat, key)
-        if value is not seat:
-            self._answer(seat, value)
-
-    def _rarely(self, seat: _Seat, request: Request) -> Any:
+    def _rarely(self, seat: Seat, request: Request) -> Any:
         """Answer the other requests; the seat itself stands for "later"."""
         if isinstance(request, Wake):
             if not request.starved:
                 self._note_due(request.at)
+            elif request.why == "deletion":
+                self._expired = True  # it waits for no room, but for the sweep
+                self._nudge.set()
             else:
                 (self._starved if self._execution.healthy else self._refused)[request.key] = None
             return None
@@ -387,9 +401,11 @@ class Worker:
             self._loop.call_later(request.seconds, self._answer, seat, None)
             return seat
         assert isinstance(request, Unfit)
-        if not (seat.looking and (request.stored.tries or request.stored.reason)):
-            self._set_aside(request)
-        return None
+        if seat.looking and (request.stored.tries or request.stored.reason):
+            return None
+        call = partial(set_aside, self._store, request, self._random.random())
+        self._asking.do(seat, call, partial(self._answer, seat, None))
+        return seat
 
     def _view(self) -> View:
         room = 0 if self._draining else max(self._concurrency - self._execution.running - self._reserved, 0)
@@ -412,20 +428,20 @@ class Worker:
         self._reserved += places
 
     def _dead(self, holders: frozenset[str]) -> frozenset[str]:
-        others = holders - {self._process}
+        others = holders - {self._process} if self._store.knows_processes else frozenset[str]()
         return frozenset(self._store.dead(others)) if others else frozenset()
 
-    def _save(self, seat: _Seat, request: Save) -> Outcome | None:
+    def _save(self, seat: Seat, request: Save) -> Outcome | None:
         """Save with all others of this turn of the loop: one transaction, one flush. Alone: at once, and give the outcome."""
-        write, answers = request.write, request.answers
+        write = request.write
         if len(self._seats) == 1:
             outcome = self._committer.save_at_once(write)
             if outcome is not None:
-                self._tell(seat, write, answers, outcome)
+                self._tell(seat, request, outcome)
                 return outcome
 
         def told(outcome: Outcome) -> None:
-            self._tell(seat, write, answers, outcome)
+            self._tell(seat, request, outcome)
             with self._outcomes_lock:
                 self._outcomes.append((seat, outcome))
                 first = len(self._outcomes) == 1
@@ -440,11 +456,12 @@ class Worker:
         self._saves.append((write, told))
         return None
 
-    def _tell(self, seat: _Seat, write: Write, answers: dict[str, Answer], outcome: Outcome) -> None:
+    def _tell(self, seat: Seat, request: Save, outcome: Outcome) -> None:
         """Tell those who wait for it how a save has ended."""
         if isinstance(outcome, Saved):
-            self._bell.tell(answers)
-            self._bell.ring(seat.key, ended=write.record.status in ENDED)
+            tell(seat.key, request.notices)
+            self._bell.tell(request.answers)
+            self._bell.ring(seat.key, ended=request.write.record.status in ENDED)
         elif isinstance(outcome, Failed):
             LOG.warning("%s/%s could not be saved, trying again: %s", *seat.key, outcome.error)
 
@@ -480,11 +497,11 @@ class Worker:
                 self._gathered(seat)
         self._feed_starved()
 
-    def _gathered(self, seat: _Seat) -> None:
+    def _gathered(self, seat: Seat) -> None:
         value, seat.gathered = seat.gathered, Gathered()
         self._answer(seat, value)
 
-    def _gather(self, seat: _Seat, request: Gather) -> bool:
+    def _gather(self, seat: Seat, request: Gather) -> bool:
         """True when something has happened already."""
         if seat.woken:
             seat.woken = False
@@ -500,13 +517,13 @@ class Worker:
             seat.timer = self._loop.call_later(seconds, self._due_while_running, seat)
         return False
 
-    def _due_while_running(self, seat: _Seat) -> None:
+    def _due_while_running(self, seat: Seat) -> None:
         seat.timer = None
         if seat.gathering:
             seat.gathering = False
             self._gathered(seat)
 
-    def _stale(self, seat: _Seat) -> None:
+    def _stale(self, seat: Seat) -> None:
         seat.woken = False
         seat.gathered.stale = True
         seat.gathering = False
@@ -514,14 +531,14 @@ class Worker:
         self._loop.call_soon(self._gathered, seat)
 
     @staticmethod
-    def _cancel_timer(seat: _Seat) -> None:
+    def _cancel_timer(seat: Seat) -> None:
         if seat.timer is not None:
             seat.timer.cancel()
             seat.timer = None
 
     # -- the end of an activity ----------------------------------------------------------------------------------------
 
-    def _leave(self, seat: _Seat, *, failed: bool = False) -> None:
+    def _leave(self, seat: Seat, *, failed: bool = False) -> None:
         self._seats.pop(seat.key, None)
         if seat.attempts:
             for token in [token for token, owner in self._owners.items() if owner is seat]:
@@ -561,15 +578,3 @@ class Worker:
     def _note_due(self, at: datetime) -> None:
         if (at - self._store.now()).total_seconds() < RECOVER_SECONDS:
             self._nudge.set()
-
-    def _set_aside(self, request: Unfit) -> None:
-        """Try again by the default policy what this code cannot read, then park it in the columns (rule 23)."""
-        stored = request.stored
-        record = stored.record
-        LOG.warning("%s/%s cannot be read by this code: %s", record.workflow, record.id, request.reason)
-        if not request.newer and stored.tries + 1 >= limits.RETRY_ATTEMPTS:
-            self._store.park(record.workflow, record.id, stored.revision, request.reason)
-        else:
-            delay = DEFAULT_RETRY.delay_after(min(stored.tries + 1, limits.RETRY_ATTEMPTS), random.random())  # noqa: S311
-            until = self._store.now() + max(delay, timedelta(seconds=limits.RETRY_DELAY_SECONDS))
-            self._store.defer(record.workflow, record.id, stored.revision, until=until)

@@ -66,9 +66,19 @@ class Access(Descriptions, Protocol):
         ...
 
     def page(
-        self, workflow: str | None, *, status: str | None, filter: str | None, page_size: int, page_token: str | None
+        self,
+        workflow: str | None,
+        *,
+        status: str | None,
+        filter: str | None,
+        page_size: int,
+        page_token: str | None,
+        foreign: bool = False,
     ) -> JsonObject:
-        """Give `{instances, next_page_token}`, the newest first; workflow None means all."""
+        """Give `{instances, next_page_token}`, the newest first; workflow None means all.
+
+        With *foreign* also those of workflows that the code does not have, where this way can see them.
+        """
         ...
 
     def history(self, workflow: str, id: str, *, page_size: int, page_token: str | None) -> JsonObject:

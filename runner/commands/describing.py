@@ -10,12 +10,12 @@ from pydantic_core import to_jsonable_python
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from asyncflow.refusals import in_words
 from runner.commands.access import JsonObject
-from runner.commands.drawing import input_in_words
 from runner.commands.output import table, visible
 from runner.commands.session import Command, Session, options, reaching, setting, with_session
 from runner.durations import show_duration
-from runner.settings import Settings, shown_url
+from runner.settings import SECRETS, Settings, shown_url
 
 
 @click.command("docs", cls=Command)
@@ -44,13 +44,13 @@ def docs_view(docs: JsonObject) -> RenderableType:
     parts: list[RenderableType] = [Text(visible(docs["workflow"]), "bold")]
     if docs.get("description"):
         parts.append(Text(visible(docs["description"])))
-    parts.append(Text(visible(f"\nstart   {input_in_words(docs['start']) or 'takes nothing'}")))
-    parts.append(Text(visible(f"output  {input_in_words(docs['output']) or 'nothing'}")))
+    parts.append(Text(visible(f"\nstart   {in_words(docs['start']) or 'takes nothing'}")))
+    parts.append(Text(visible(f"output  {in_words(docs['output']) or 'nothing'}")))
     events = [
         (
             name,
-            input_in_words(one["input"]),
-            input_in_words(one["output"]),
+            in_words(one["input"]),
+            in_words(one["output"]),
             ", ".join(one["role"] or ()) or "anybody",
             ", ".join(one["awaited_at"]),
             _first_line(one["description"]),
@@ -59,7 +59,7 @@ def docs_view(docs: JsonObject) -> RenderableType:
     ]
     if events:
         parts += [Text("\nevents", "bold"), table(["name", "input", "answer", "from", "awaited at", ""], events)]
-    queries = [(n, input_in_words(one["output"]), _first_line(one["description"])) for n, one in docs["queries"].items()]
+    queries = [(n, in_words(one["output"]), _first_line(one["description"])) for n, one in docs["queries"].items()]
     if queries:
         parts += [Text("\nqueries", "bold"), table(["name", "gives", ""], queries)]
     return Group(*parts)
@@ -76,6 +76,8 @@ all_settings = options(
     click.option("--retention", metavar="DURATION", hidden=True),
     click.option("--history", metavar="DURATION", hidden=True),
     click.option("--lease", metavar="DURATION", hidden=True),
+    click.option("--scheduler", metavar="URL", hidden=True),
+    click.option("--base-url", metavar="URL", hidden=True),
     click.option("--log-level", metavar="LEVEL", hidden=True),
 )
 
@@ -92,6 +94,7 @@ def settings(session: Session) -> None:
     """
     configuration = session.configuration
     values = {name: shown_value(getattr(configuration.settings, name)) for name in Settings.model_fields}
+    values |= {name: "***" for name in SECRETS if values[name]}
     sources = {name: source.place for name, source in configuration.sources.items()}
     rows = [(name, _in_words(value), sources[name]) for name, value in values.items()]
     as_json = {name: {"value": value, "source": sources[name]} for name, value in values.items()}
@@ -110,4 +113,6 @@ def shown_value(value: Any) -> Any:
 def _in_words(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name}={one}" for name, one in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none"
     return {None: "none", True: "true", False: "false"}.get(value, str(value)) if not isinstance(value, str) else value

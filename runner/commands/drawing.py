@@ -10,6 +10,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 from rich.tree import Tree
 
+from asyncflow.refusals import in_words
 from runner.commands.access import JsonObject
 from runner.commands.output import ago, json_block, status_text, table, until, visible
 
@@ -27,23 +28,26 @@ SINGLE_WAITS: Final = frozenset({"waitevent", "waitfor", "waituntil"})
 """Their one case is themselves; only its body is drawn."""
 
 THREADS_SHOWN: Final = 5
-"""Of those that stand at one statement: the rest is counted. A fan-out has a thousand."""
+"""On a terminal, of those that stand at one statement: the rest is counted. A fan-out has a thousand."""
 
 UNDO: Final = "/undo"
 
 
-def instance_view(instance: JsonObject, tree: JsonObject | None, timers: Sequence[JsonObject], now: datetime) -> RenderableType:
+def instance_view(
+    instance: JsonObject, tree: JsonObject | None, timers: Sequence[JsonObject], now: datetime, *, whole: bool = False
+) -> RenderableType:
     """Draw an instance.
 
     Args:
-        instance: As INTERFACES shows it.
-        tree: Its workflow's definition; None where the code is not at hand.
+        instance: As HTTP shows it (docs/http.md).
+        tree: Its workflow's definition; None where the code is not at hand: then threads are listed.
         timers: `{thread, path, at}` of each.
         now: What times are counted from.
+        whole: Leave nothing out, however many threads stand at one statement.
     """
     parts: list[RenderableType] = [_head(instance, now)]
-    if tree is not None:
-        parts.append(_tree(instance, tree, timers, now))
+    marks = _Marks(instance, timers, now, most=len(instance["threads"]) if whole else THREADS_SHOWN)
+    parts += [_threads(instance)] if tree is None else [_tree(tree, marks)]
     parts += [part for part in (_awaits(instance), _timers(instance, timers, now)) if part is not None]
     parts += _errors(instance, now)
     if instance.get("output") is not None:
@@ -73,7 +77,9 @@ def _titled(title: str, body: RenderableType) -> Group:
 class _Marks:
     """Which threads stand where; each is taken by the first statement of its path."""
 
-    def __init__(self, instance: JsonObject, timers: Sequence[JsonObject], now: datetime) -> None:
+    def __init__(self, instance: JsonObject, timers: Sequence[JsonObject], now: datetime, *, most: int) -> None:
+        self.most = most
+        """How many are marked at one statement."""
         self._now = now
         self._deadlines: dict[str, list[str]] = {}
         for timer in timers:
@@ -106,8 +112,12 @@ class _Marks:
         return Text(visible(said), style)
 
 
-def _tree(instance: JsonObject, definition: JsonObject, timers: Sequence[JsonObject], now: datetime) -> RenderableType:
-    marks = _Marks(instance, timers, now)
+def _threads(instance: JsonObject) -> RenderableType:
+    rows = [(one["id"], one["status"], one["position"]) for one in instance["threads"]]
+    return _titled("threads", table(["thread", "status", "at"], rows)) if rows else Text()
+
+
+def _tree(definition: JsonObject, marks: _Marks) -> RenderableType:
     root = Tree(Text(visible(definition["name"])), guide_style="dim")
     _add_all(root, definition.get("body"), marks)
     elsewhere = [marks.mark(one).append(visible(f" at {one['position'] or 'its end'}")) for one in marks.left()]
@@ -130,10 +140,10 @@ def _add(branch: Tree, node: JsonObject, marks: _Marks) -> None:
         label.append(visible(name.removeprefix(kind)))
     if kind in ("after", "at", "waitfor") and (countdown := marks.countdown(str(node["path"]))):
         label.append(f"  {countdown}", "cyan")
-    for thread in threads[:THREADS_SHOWN]:
+    for thread in threads[: marks.most]:
         label.append("  ").append_text(marks.mark(thread))
-    if len(threads) > THREADS_SHOWN:
-        label.append(f"  and {len(threads) - THREADS_SHOWN} more threads", "cyan")
+    if len(threads) > marks.most:
+        label.append(f"  and {len(threads) - marks.most} more threads", "cyan")
     below = branch.add(label)
     if kind in SINGLE_WAITS:
         for case in node.get("cases", ()):
@@ -152,26 +162,10 @@ def _awaits(instance: JsonObject) -> RenderableType | None:
     if not instance.get("awaits"):
         return None
     rows = [
-        (one["event"], one["thread"], ", ".join(one["role"] or ()) or "anybody", input_in_words(one.get("schema")))
+        (one["event"], one["thread"], ", ".join(one["role"] or ()) or "anybody", in_words(one.get("schema")))
         for one in instance["awaits"]
     ]
     return _titled("awaits", table(["event", "thread", "from", "input"], rows))
-
-
-def input_in_words(schema: Any) -> str:
-    """Say in a few words what a schema takes."""
-    if not isinstance(schema, dict):
-        return ""
-    if "properties" in schema:
-        return "{" + ", ".join(schema["properties"]) + "}"
-    for choice in ("anyOf", "oneOf"):
-        if isinstance(schema.get(choice), list):
-            return " or ".join(input_in_words(one) for one in schema[choice])
-    if "enum" in schema or "const" in schema:
-        return " or ".join(map(str, schema.get("enum", [schema.get("const")])))
-    if "$ref" in schema:
-        return str(schema["$ref"]).rpartition("/")[2]
-    return str(schema.get("type", "anything"))
 
 
 def _timers(instance: JsonObject, timers: Sequence[JsonObject], now: datetime) -> RenderableType | None:

@@ -9,17 +9,19 @@ import click
 from rich.console import RenderableType
 from rich.text import Text
 
-from asyncflow import Pending, limits
+from asyncflow import NotFound, Pending, limits
 from runner.commands.access import Access, JsonObject
 from runner.commands.arguments import instance_name, json_text
 from runner.commands.drawing import instance_view
-from runner.commands.output import ago, json_block, status_text, table
+from runner.commands.output import ago, json_line, status_text, table
 from runner.commands.session import Command, Session, changing, reaching, with_session
 from runner.commands.waiting import check_end, end_of, watch
 
 STATUSES: Final = ("Running", "Paused", "Finished", "Failed", "Cancelled")
 WHERE_CHARACTERS: Final = 60
-"""How much of where an instance stands a line of a list says: a line is to stay one."""
+"""On a terminal, how much of where an instance stands a line of a list says: a line is to stay one."""
+THREADS_SHOWN: Final = 3
+"""On a terminal, of an instance in a list."""
 
 
 @click.command(
@@ -141,10 +143,18 @@ def show(session: Session, *, instance: tuple[str, str], wait: float | None) -> 
         if session.output.as_json:
             session.output.value(found)
         else:
-            tree, timers = access.definition(instance[0]), access.timers(*instance)
-            session.output.show(instance_view(found, tree, timers, datetime.now(UTC)))
+            timers = access.timers(*instance)
+            tree = _tree_of(access, instance[0])
+            session.output.show(instance_view(found, tree, timers, datetime.now(UTC), whole=session.output.whole))
         if wait is not None:
             check_end(found)
+
+
+def _tree_of(access: Access, workflow: str) -> JsonObject | None:
+    try:
+        return access.definition(workflow)
+    except NotFound:  # what lies in the store can be shown without its code
+        return None
 
 
 @click.command("history", cls=Command, examples=("asyncflow history PizzaOrder/o-1",))
@@ -164,12 +174,13 @@ def history(session: Session, *, instance: tuple[str, str], limit: int | None, p
             page_token = page["next_page_token"]
             if page_token is None or len(entries) == limit:
                 break
-    rows = [(one["n"], one["at"], one["kind"], one.get("thread"), one.get("path"), _details(one)) for one in entries]
+    most = None if session.output.whole else WHERE_CHARACTERS
+    rows = [(one["n"], one["at"], one["kind"], one.get("thread"), one.get("path"), _details(one, most)) for one in entries]
     shown = table(["n", "at", "what", "thread", "where", ""], rows)
     session.output.data({"entries": entries, "next_page_token": page_token}, shown)
 
 
-def _details(entry: JsonObject) -> str:
+def _details(entry: JsonObject, most: int | None) -> str:
     said = []
     if entry.get("event"):
         said.append(str(entry["event"]))
@@ -180,9 +191,9 @@ def _details(entry: JsonObject) -> str:
     if entry.get("caller"):
         said.append(f"by {entry['caller']}")
     if entry.get("input") is not None:
-        said.append(_cut(json_block(entry["input"]).replace("\n", " ")))
+        said.append(_line(json_line(entry["input"]), most))
     if entry.get("error"):
-        said.append(_cut(f"{entry['error'].get('type', '')} {entry['error'].get('message', '')}".strip()))
+        said.append(_line(f"{entry['error'].get('type', '')} {entry['error'].get('message', '')}".strip(), most))
     return ", ".join(said)
 
 
@@ -233,18 +244,33 @@ def list_(
         def read(token: str | None = page_token) -> JsonObject:
             return _read_list(access, name, status, filter_, limit, token)
 
+        most = None if session.output.whole else WHERE_CHARACTERS
         if watching:
             watch(
                 session.output,
                 lambda: read()["instances"],
-                list_view,
+                lambda found: list_view(found, most),
                 lambda one: session.output.data(one, line_of(one)),
+                lambda *name: session.output.data(_gone(*name), f"{'/'.join(name)} is no longer listed"),
             )
             return
         page = read()
-    session.output.data(page, list_view(page["instances"]))
+        without = [] if session.configuration.settings.url else _without_code(access, page["instances"])
+    session.output.data(page, list_view(page["instances"], most))
     if page["next_page_token"] is not None and not session.output.as_json:
         session.output.note(f"there are more: say --limit, or --page-token {page['next_page_token']}")
+    if without:
+        session.output.warn(f"the code that was given has no workflow {', '.join(without)}: nobody runs these with it")
+
+
+def _gone(workflow: str, id_: str) -> JsonObject:
+    return {"workflow": workflow, "id": id_, "listed": False}
+
+
+def _without_code(access: Access, instances: list[JsonObject]) -> list[str]:
+    """Which of the workflows that instances are of are not in the code, where there is any."""
+    known = {one["name"] for one in access.workflows()}
+    return sorted({one["workflow"] for one in instances} - known) if known else []
 
 
 def _read_list(
@@ -253,20 +279,21 @@ def _read_list(
     found: list[JsonObject] = []
     while True:
         size = min(limits.PAGE_SIZE_MAX, limit - len(found))
-        page = access.page(workflow, status=status, filter=filter_, page_size=size, page_token=token)
+        page = access.page(workflow, status=status, filter=filter_, page_size=size, page_token=token, foreign=True)
         found += page["instances"]
         token = page["next_page_token"]
         if token is None or len(found) >= limit:
             return {"instances": found, "next_page_token": token}
 
 
-def list_view(instances: list[JsonObject]) -> RenderableType:
-    """Draw a list of instances."""
+def list_view(instances: list[JsonObject], most: int | None = None) -> RenderableType:
+    """Draw a list of instances, where they stand in at most so many characters."""
     if not instances:
         return Text("no instances")
     now = datetime.now(UTC)
     rows = [
-        (f"{one['workflow']}/{one['id']}", status_text(one["status"]), where(one), ago(one["updated_at"], now)) for one in instances
+        (f"{one['workflow']}/{one['id']}", status_text(one["status"]), where(one, most), ago(one["updated_at"], now))
+        for one in instances
     ]
     return table(["instance", "status", "where", "changed"], rows)
 
@@ -276,16 +303,18 @@ def line_of(instance: JsonObject) -> str:
     return f"{instance['workflow']}/{instance['id']} {instance['status']} {where(instance)}".rstrip()
 
 
-def where(instance: JsonObject) -> str:
-    """Say in one line where an instance stands, or how it ended."""
+def where(instance: JsonObject, most: int | None = None) -> str:
+    """Say in one line where an instance stands, who has stopped it, or how it ended."""
     error = instance.get("error") or next((one["error"] for one in instance["threads"] if one.get("error")), None)
     said = f"{error.get('type')}: {error.get('message')}" if error else ""
     threads = [one for one in instance["threads"] if one["position"]]
-    places = ", ".join(one["position"] if one["id"] == "main" else f"{one['id']}: {one['position']}" for one in threads[:3])
-    more = f" and {len(threads) - 3} more" if len(threads) > 3 else ""
-    return _cut("; ".join(part for part in (places + more, said) if part))
+    shown = threads if most is None else threads[:THREADS_SHOWN]
+    places = ", ".join(one["position"] if one["id"] == "main" else f"{one['id']}: {one['position']}" for one in shown)
+    more = f" and {len(threads) - len(shown)} more" if len(threads) > len(shown) else ""
+    words = ", ".join(f"{word} asked for" for word in instance.get("control") or ())
+    return _line("; ".join(part for part in (places + more, words, said) if part), most)
 
 
-def _cut(text: str) -> str:
+def _line(text: str, most: int | None) -> str:
     line = " ".join(text.split())
-    return line if len(line) <= WHERE_CHARACTERS else line[: WHERE_CHARACTERS - 1] + "…"
+    return line if most is None or len(line) <= most else line[: most - 1] + "…"

@@ -8,25 +8,24 @@ from typing import Any, Final, cast
 
 from pydantic_core import from_json, to_json
 
-from asyncflow import AsyncflowError, Failure, Workflow
+from asyncflow import AsyncflowError, Workflow
 from asyncflow.activation import Activation
-from asyncflow.codec import decode
 from asyncflow.definition import Definition
-from asyncflow.errors import HandlerFailed, NotFound, Unavailable
+from asyncflow.errors import HandlerFailed, InvalidState, NotFound, Unavailable
 from asyncflow.handlers import dump_json
 from asyncflow.requests import outcome_of
 from asyncflow.schema import definition_json, docs
-from asyncflow.state import InvalidState
-from asyncflow.tree import Scope
 from asyncflow.views import shown, shown_awaits
 from runner.commands.access import JsonObject
 from runner.handle import Handle
 from runner.ids import check_id
+from runner.questions import check_filter
 from runner.records import Loaded
 from runner.runner import Runner
 from runner.settings import Settings
+from runner.showing import line_of, set_aside, unfit_of
 from runner.starting import start_from
-from runner.stores.base import Key, Record, Summary
+from runner.stores.base import Key
 
 LOOK_SECONDS: Final = 0.2
 """How often a command that waits asks whether anybody has written: not felt, and cheap by the store's promise."""
@@ -61,9 +60,11 @@ class Code:
     def _definition(self, workflow: str) -> Definition[Any]:
         definition = self._definitions.get(workflow)
         if definition is None:
-            known = ", ".join(self._definitions) or "none"
-            raise NotFound(f"there is no workflow {workflow!r} in the code that was given; there are: {known}")
+            raise NotFound(f"there is no workflow {workflow!r} in the code that was given; there are: {self._known()}")
         return definition
+
+    def _known(self) -> str:
+        return ", ".join(self._definitions) or "none"
 
 
 class StoreAccess(Code):
@@ -124,16 +125,18 @@ class StoreAccess(Code):
         except AsyncflowError:
             raise
         except Exception as error:
-            raise HandlerFailed(f"the query {query!r} of {workflow}/{id} failed: {error}") from error
+            raise HandlerFailed(f"the query {query!r} of {workflow}/{id} failed") from error
 
     def get(self, workflow: str, id: str) -> JsonObject:
         """Give the instance; of one that this code cannot read, what its columns say (rule 23)."""
+        if workflow not in self._definitions:
+            return self._foreign(workflow, id)
         definition = self._definition(workflow)
         stored = self._runner.delivery.get(self._key(workflow, id))
         try:
             act = Loaded(definition, stored).activate(self._runner.store.now(), history=False)
         except (Unavailable, InvalidState) as error:
-            line = _set_aside(definition, stored.record, stored.reason or str(error))
+            line = _as_json(set_aside(definition, stored.record, stored.reason or str(error)))
             return _whole(line, from_json(stored.record.state), [])
         try:
             line = _as_json(shown(definition, act.instance))
@@ -141,9 +144,20 @@ class StoreAccess(Code):
         finally:
             definition.release(act.body)
 
+    def _foreign(self, workflow: str, id: str) -> JsonObject:
+        """Give an instance whose workflow is not in the code: what lies in the store is shown as it is."""
+        stored = self._runner.store.get(*self._key(workflow, id))
+        if stored is None:
+            self._definition(workflow)
+            raise NotFound(f"there is no {workflow}/{id}")
+        reason = f"there is no workflow {workflow!r} in the code that was given; there are: {self._known()}"
+        return _whole(_as_json(set_aside(None, stored.record, reason)), from_json(stored.record.state), [])
+
     def timers(self, workflow: str, id: str) -> list[JsonObject]:
         """Give the timers that wait, the first one first."""
-        definition = self._definition(workflow)
+        definition = self._definitions.get(workflow)
+        if definition is None:
+            return []
         stored = self._runner.delivery.get(self._key(workflow, id))
         try:
             act = Loaded(definition, stored).activate(self._runner.store.now(), history=False)
@@ -169,16 +183,25 @@ class StoreAccess(Code):
                 time.sleep(min(LOOK_SECONDS, left))
 
     def page(
-        self, workflow: str | None, *, status: str | None, filter: str | None, page_size: int, page_token: str | None
+        self,
+        workflow: str | None,
+        *,
+        status: str | None,
+        filter: str | None,
+        page_size: int,
+        page_token: str | None,
+        foreign: bool = False,
     ) -> JsonObject:
-        """Give `{instances, next_page_token}`, the newest first; without code, all that the store has."""
-        known = list(self._definitions)
-        if workflow is not None and known:
+        """Give `{instances, next_page_token}`, the newest first; without code, or with *foreign*, all that the store has."""
+        known, store = list(self._definitions), self._runner.store
+        names = [workflow] if workflow is not None else (None if foreign else known or None)
+        check_filter(filter, [one for one in self._definitions.values() if workflow in (None, one.name)])
+        page = store.list(names, status=status, filter=filter or "", page_size=page_size, page_token=page_token)
+        if workflow is not None and known and not (page.items and foreign):
             self._definition(workflow)
-        names = [workflow] if workflow is not None else known or None
-        page = self._runner.store.list(names, status=status, filter=filter or "", page_size=page_size, page_token=page_token)
+        unfit = unfit_of(store, {one.workflow for one in page.items})
         return {
-            "instances": [_line(self._definitions.get(one.workflow), one) for one in page.items],
+            "instances": [_as_json(line_of(self._definitions.get(one.workflow), one, unfit)) for one in page.items],
             "next_page_token": page.next_page_token,
         }
 
@@ -220,13 +243,6 @@ class StoreAccess(Code):
 # -- how instances are shown -------------------------------------------------------------------------------------------
 
 
-class _NoCode:
-    """Stands for the definition of a workflow whose code is not at hand: positions are shown as they are stored."""
-
-    def scopes(self) -> list[Scope]:
-        return []
-
-
 def _as_json(view: JsonObject) -> JsonObject:
     return cast("JsonObject", from_json(to_json(view)))
 
@@ -235,38 +251,6 @@ def _whole(line: JsonObject, state: Any, awaits: list[JsonObject]) -> JsonObject
     head = ("workflow", "id", "status")
     rest = {name: value for name, value in line.items() if name not in head}
     return {**{name: line[name] for name in head}, "state": state, **rest, "awaits": awaits}
-
-
-def _line(definition: Definition[Any] | None, one: Summary) -> JsonObject:
-    """An instance as a line of a list: all but `state` and `awaits`."""
-    known = definition if definition is not None else cast("Definition[Any]", _NoCode())
-    try:
-        instance = decode(one.document, b"{}")
-    except AsyncflowError as error:
-        return _set_aside(known, one, one.reason or error.message)
-    return _as_json(shown(known, instance)) if one.reason is None else _set_aside(known, one, one.reason)
-
-
-def _set_aside(definition: Definition[Any], row: Record | Summary, reason: str) -> JsonObject:
-    """What can be said of an instance that this code cannot read (rule 23)."""
-    try:
-        view = shown(definition, decode(row.document, b"{}"))
-    except AsyncflowError:
-        view = {
-            "workflow": row.workflow,
-            "id": row.id,
-            "status": row.status,
-            "output": None,
-            "error": None,
-            "threads": [],
-            "labels": dict(row.labels),
-            "control": None,
-            "pc": None,
-            "created_at": row.created_at,
-            "updated_at": row.updated_at,
-        }
-    error = Failure.of(Unavailable(reason), path="", attempt=0, at=row.updated_at)
-    return _as_json({**view, "status": "Paused", "error": error.model_dump()})
 
 
 def _timers(act: Activation) -> Iterator[JsonObject]:

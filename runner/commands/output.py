@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from asyncflow import AsyncflowError, DefinitionError, NotAwaited, Pending
-from asyncflow.errors import InvalidInput, Malformed, NotFound, Unavailable
+from asyncflow.errors import HandlerFailed, InvalidInput, Malformed, NotFound, Unavailable
 from runner.commands.access import JsonObject
 from runner.durations import about
 from runner.settings import SettingsError
@@ -80,6 +80,11 @@ class Output:
         self.err = _console(sys.stderr)
 
     @property
+    def whole(self) -> bool:
+        """Whether nothing may be cut: another program reads it."""
+        return not self.out.is_terminal
+
+    @property
     def asks(self) -> bool:
         """Whether somebody sits there who can be asked."""
         return sys.stdin.isatty() and sys.stderr.isatty()
@@ -125,7 +130,9 @@ class Output:
         if self.as_json:
             click.echo(json_line({"error": error_json(error)}), err=True)
             return
-        self.err.print(Text().append("error: ", "bold red").append(visible(_said(error))), soft_wrap=True)
+        # What is pending has gone well so far.
+        head = ("pending: ", "yellow") if isinstance(error, Pending) else ("error: ", "bold red")
+        self.err.print(Text().append(*head).append(visible(_said(error))), soft_wrap=True)
         for line in _more(error):
             self.err.print(Text(f"  {visible(line)}"), soft_wrap=True)
 
@@ -159,11 +166,19 @@ def error_json(error: BaseException) -> JsonObject:
         said["awaits"] = [one.model_dump(mode="json", by_alias=True) for one in error.awaits]
     if isinstance(error, Pending):
         said["idempotency_key"] = error.idempotency_key
+    if cause := _cause(error):
+        said["cause"] = cause
     if isinstance(error, DefinitionError):
         said["problems"] = [one.model_dump() for one in error.problems]
     if isinstance(error, SettingsError):
         said["problems"] = list(error.problems)
     return said
+
+
+def _cause(error: BaseException) -> str:
+    """Why a handler has failed: on a store of this machine whoever asks may know; a server does not tell."""
+    cause = error.__cause__ if isinstance(error, HandlerFailed) else None
+    return "" if cause is None else f"{type(cause).__name__}: {cause}"
 
 
 def _said(error: BaseException) -> str:
@@ -172,6 +187,8 @@ def _said(error: BaseException) -> str:
         return f"the definition has {'a problem' if number == 1 else f'{number} problems'}:"
     if isinstance(error, SettingsError) and len(error.problems) > 1:
         return "the settings have problems:"
+    if cause := _cause(error):
+        return f"{error}: {cause}"
     return str(error) or type(error).__name__
 
 
@@ -181,7 +198,7 @@ def _more(error: BaseException) -> Iterable[str]:
     elif isinstance(error, SettingsError) and len(error.problems) > 1:
         yield from error.problems
     elif isinstance(error, InvalidInput):
-        yield from (f"{one.get('path') or '(input)'}: {one.get('message')}" for one in error.errors[5:])
+        yield from (f"{one['path']}: {one['message']}" if one.get("path") else one["message"] for one in error.errors[5:])
     elif isinstance(error, Pending):
         yield f"ask again with --key {error.idempotency_key}"
     elif isinstance(error, AsyncflowError) and error.details is not None and not isinstance(error, NotAwaited):

@@ -12,13 +12,18 @@ from typing import Any, Final
 
 import click
 
+from asyncflow import Status, limits
 from asyncflow.errors import Malformed
 from runner.commands.loglines import set_up_logging
 from runner.commands.session import Command, Session, options, with_session
+from runner.schedulers import delivers
 from runner.settings import shown_url
+from runner.showing import unfit_of
 from runner.target import folders_of
 
 LOG: Final = logging.getLogger("asyncflow")
+NAMES_LOGGED: Final = 10
+"""Of instances that do not fit: a line of a log is to stay one that is read."""
 
 _app = options(
     click.argument("target", required=False),
@@ -30,6 +35,8 @@ _work = options(
     click.option("--retention", metavar="DURATION", help="How long ended instances stay, as 30d; or PizzaOrder=7d,…"),
     click.option("--history", metavar="DURATION", help="true, false, or how long that of ended instances is kept."),
     click.option("--lease", metavar="DURATION", help="How long a step's lease holds without a renewal."),
+    click.option("--scheduler", metavar="URL", help="What wakes instances: local, or cloudtasks://PROJECT/LOCATION/QUEUE."),
+    click.option("--base-url", metavar="URL", help="Where such a queue reaches this app, as https://shop.example.com."),
     click.option("--log-level", metavar="LEVEL", help="debug, info, warning or error."),
     click.option("--json", "as_json", is_flag=True, help="Log JSON lines on a terminal too, and report errors as JSON."),
 )
@@ -78,6 +85,8 @@ def dev(session: Session, *, target: str | None, insecure: bool, reload: bool) -
 def serve(session: Session, *, target: str | None, insecure: bool, no_worker: bool) -> None:
     """Serve the workflows over HTTP and run their steps.
 
+    With a scheduler that delivers wake-ups over HTTP, as cloudtasks://, steps run in its requests, without workers.
+
     Logs one JSON object a line to stderr (plain lines on a terminal). SIGTERM and Ctrl-C let running steps end.
     """
     _serve(session, target, insecure=insecure, worker=not no_worker)
@@ -93,6 +102,12 @@ def worker(session: Session, *, target: str | None) -> None:
     Several workers, on SQLite of one host, may share a store. SIGTERM and Ctrl-C let running steps end; a second
     Ctrl-C ends at once.
     """
+    settings = session.configuration.settings
+    if delivers(settings.scheduler):
+        raise Malformed(
+            f"a worker has nothing to do with the scheduler {settings.scheduler}, which brings its wake-ups to the app: "
+            "run `asyncflow serve`"
+        )
     with _runner(session, target) as runner, _told_to_stop() as stop, runner:
         _log_start("working", session, runner)
         stop.wait()
@@ -105,18 +120,19 @@ def _serve(session: Session, target: str | None, *, insecure: bool, worker: bool
         from runner.http.server import serve as serve_http  # noqa: PLC0415 - only what is asked for
 
         def ready(url: str) -> None:
-            first = next(iter(runner.definitions))
-            session.output.note(f"try: asyncflow start {first} --url {url}")
+            _log_start("serving", session, runner)
+            if watch_copies:  # whoever runs `dev` looks on
+                first = next(iter(runner.definitions))
+                session.output.note(f"try: asyncflow start {first} --url {url}")
 
         settings = session.configuration.settings
-        _log_start("serving", session, runner)
         serve_http(
             runner,
             host=settings.host,
             port=settings.port,
             insecure=insecure,
             worker=worker,
-            ready=ready if watch_copies else None,  # whoever runs `dev` looks on
+            ready=ready,
         )
     LOG.info("stopped")
 
@@ -141,10 +157,29 @@ def _log_start(what: str, session: Session, runner: Any) -> None:
         extra={
             "workflows": ", ".join(runner.definitions),
             "store": shown_url(settings.store),
+            "scheduler": settings.scheduler,
             "concurrency": settings.concurrency,
             "pid": os.getpid(),
         },
     )
+    _log_unfit(runner)
+
+
+def _log_unfit(runner: Any) -> None:
+    """Say which instances this code may not be able to run, as far as that is known without reading them all."""
+    if runner.store.remote:
+        return
+    unfit = unfit_of(runner.store, runner.definitions)
+    if unfit:
+        names = sorted(f"{key.workflow}/{key.id}" for key in unfit)
+        text = "%d instances did not fit the code that looked at them last; those that this code knows go on now: %s%s"
+        LOG.warning(text, len(names), ", ".join(names[:NAMES_LOGGED]), " …" if len(names) > NAMES_LOGGED else "")
+    others: set[str] = set()
+    for status in (Status.Running, Status.Paused):
+        page = runner.store.list(None, status=status, page_size=limits.PAGE_SIZE)
+        others |= {one.workflow for one in page.items} - runner.definitions.keys()
+    if others:
+        LOG.info("the store has instances of workflows that are not in this code, so not run here: %s", ", ".join(sorted(others)))
 
 
 @contextmanager

@@ -93,7 +93,8 @@ class Session:
         else:
             from runner.commands.on_store import StoreAccess  # noqa: PLC0415 - only what is asked for
 
-            self._look_at_store(settings.store, makes=makes)
+            if not self._is_there(settings.store, makes=makes):
+                settings = settings.model_copy(update={"store": "memory://"})  # as empty, and no file is left behind
             workflows = self.workflows() if code else self._workflows_if_there()
             access = StoreAccess(settings, workflows, caller=settings.caller)
         try:
@@ -114,12 +115,14 @@ class Session:
             found = [Definition.of(one) for one in self.workflows()]
             yield Code({one.name: one for one in found})
 
-    def _look_at_store(self, store: str, *, makes: bool) -> None:
+    def _is_there(self, store: str, *, makes: bool) -> bool:
         path = store.removeprefix("sqlite:///")
         if store.startswith("memory:"):
             self.output.warn("a store in memory ends with this command, and all that is in it")
-        elif path != store and not makes and not Path(path).exists():
-            self.output.warn(f"there was no store at {Path(path).absolute()}: say by --store where it is")
+        elif path != store and not makes and not Path(path).exists() and Path(path).absolute().parent.is_dir():
+            self.output.warn(f"there is no store at {Path(path).absolute()}: say by --store where it is")
+            return False
+        return True
 
     def _workflows_if_there(self) -> list[type[Workflow]]:
         try:
@@ -205,6 +208,8 @@ SETTINGS = (
     "retention",
     "history",
     "lease",
+    "scheduler",
+    "base_url",
     "log_level",
 )
 """Options of these names are settings: they go before the environment and the file."""

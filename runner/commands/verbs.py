@@ -30,7 +30,7 @@ DONE: Final = {
 GIVE_UP_AFTER: Final = 5
 """So many instances in a row that cannot be reached: it is the store or the server, not they."""
 FAULTS_SHOWN: Final = 10
-"""Refusals that are printed one by one; with --json all are."""
+"""Refusals that are printed one by one on a terminal; elsewhere all are."""
 
 Act = Callable[[Access, str, str], bool]
 """Does it to one instance; False when it is laid down and not yet applied."""
@@ -178,10 +178,11 @@ def _print_summary(output: Output, verb: str, summary: Summary) -> None:
         said: JsonObject = {"matched": summary.matched, "done": summary.done, "pending": summary.pending}
         output.value({**said, "refused": summary.refused})
         return
-    for one in summary.refused[:FAULTS_SHOWN]:
+    shown = summary.refused if output.whole else summary.refused[:FAULTS_SHOWN]
+    for one in shown:
         output.note(f"{one['instance']}: {one['error']['type']}: {one['error']['message']}")
-    if len(summary.refused) > FAULTS_SHOWN:
-        output.note(f"and {len(summary.refused) - FAULTS_SHOWN} more")
+    if len(summary.refused) > len(shown):
+        output.note(f"and {len(summary.refused) - len(shown)} more")
     left = summary.matched - summary.done - summary.pending - len(summary.refused)
     parts = [f"{DONE[verb]} {summary.done} of {_counted(summary.matched)}"]
     parts += [f"{summary.pending} laid down"] if summary.pending else []

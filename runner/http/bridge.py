@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from typing import Any, Final, TypeVar
 
@@ -20,6 +20,9 @@ from werkzeug.wrappers import Response
 from asyncflow import limits
 from runner.http.parking import PARK, Parked
 from runner.http.problems import problem_of
+from runner.http.tasks import ARRIVED
+from runner.http.tasks import PREFIX as TASKS
+from runner.http.threads import Threads
 
 LOG: Final = logging.getLogger("asyncflow")
 
@@ -38,10 +41,17 @@ class Bridge:
     """Serves a WSGI application to granian."""
 
     def __init__(
-        self, app: Callable[..., Iterable[bytes]], *, threads: int = REQUEST_THREADS, parked_max: int = PARKED_MAX
+        self,
+        app: Callable[..., Iterable[bytes]],
+        *,
+        threads: int = REQUEST_THREADS,
+        parked_max: int = PARKED_MAX,
+        deliveries: int = REQUEST_THREADS,
     ) -> None:
         self._app = app
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="asyncflow-http")
+        self._pool = Threads(threads)
+        # Steps run in them for minutes: callers must not wait behind them.
+        self._deliveries = Threads(deliveries)
         self._parked_max = parked_max
         self._parked: set[Parked] = set()
         self._at_work = 0
@@ -70,7 +80,8 @@ class Bridge:
 
     def close(self) -> None:
         """Give back the threads."""
-        self._pool.shutdown(wait=False)
+        self._pool.close()
+        self._deliveries.close()
 
     async def __rsgi__(self, scope: Any, proto: Any) -> None:
         """Answer one request."""
@@ -98,7 +109,9 @@ class Bridge:
             return _written(problem_of(RequestTimeout(f"expected the body within {BODY_SECONDS:g} s")), environ)
         taken: list[Parked] = []
         environ[PARK] = taken.append
-        answered = await self._run(lambda: called(self._app, environ))
+        environ[ARRIVED] = time.monotonic()
+        pool = self._deliveries if environ["PATH_INFO"].startswith(TASKS) else self._pool
+        answered = await pool.run(lambda: called(self._app, environ))
         if not taken:
             return answered
         response = await self._wait(taken[0], proto)
@@ -120,7 +133,7 @@ class Bridge:
             answer.cancel()
 
     async def _run(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+        return await self._pool.run(work)
 
 
 def environ_of(scope: Any) -> dict[str, Any]:
@@ -159,6 +172,9 @@ async def _read_body(environ: dict[str, Any], proto: Any) -> None:
     length = environ.get("CONTENT_LENGTH", "")
     chunked = environ.pop("HTTP_TRANSFER_ENCODING", None) is not None
     if not chunked and (not length.isdecimal() or not 0 < int(length[:10]) <= limits.BODY_BYTES):
+        return
+    if not chunked:
+        environ["wsgi.input"] = BytesIO(await proto())
         return
     body = bytearray()
     async for chunk in proto:

@@ -35,6 +35,17 @@ def check_target(request: Request) -> None:
         raise RequestURITooLarge(f"expected path and query of at most {TARGET_CHARACTERS_MAX} characters")
 
 
+def check_query(request: Request, *names: str) -> None:
+    """Refuse a query parameter that means nothing here: passed over, it would be taken for heeded.
+
+    Raises:
+        Malformed: there is one besides *names*.
+    """
+    for name in request.args:
+        if name not in names:
+            raise Malformed(f"expected {', '.join(names) or 'nothing'} behind the ?, found {name[:100]!r}")
+
+
 def thread_of(said: object) -> str | None:
     """Give the id of a thread that a caller names, None where he names none.
 

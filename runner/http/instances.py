@@ -6,15 +6,14 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
-from asyncflow import Status
 from asyncflow.activation import Activation
-from asyncflow.codec import decode
 from asyncflow.definition import Definition
-from asyncflow.errors import AsyncflowError, Failure, Unavailable
+from asyncflow.errors import Unavailable
 from asyncflow.views import shown, shown_awaits
 from runner.http.replies import with_state
 from runner.records import Loaded
-from runner.stores.base import Record, Stored, Summary
+from runner.showing import set_aside
+from runner.stores.base import Stored
 
 
 def whole(definition: Definition[Any], stored: Stored, *, now: datetime, path: str) -> tuple[bytes, int | None]:
@@ -31,7 +30,7 @@ def whole(definition: Definition[Any], stored: Stored, *, now: datetime, path: s
             raise Unavailable(stored.reason)
         act = Loaded(definition, stored).activate(now, history=False)
     except Unavailable as error:
-        view = _set_aside(definition, stored.record, error.message)
+        view = set_aside(definition, stored.record, error.message)
         return with_state({**view, "awaits": []}, stored.record.state), view["pc"]
     try:
         return whole_of(act, path), act.instance.pc
@@ -43,34 +42,6 @@ def whole_of(act: Activation, path: str) -> bytes:
     """Give the JSON text of an instance that is loaded, or was decided on and not saved."""
     view = shown(act.definition, act.instance)
     return with_state({**view, "awaits": with_links(shown_awaits(act), path)}, act.instance.state)
-
-
-def line(definition: Definition[Any], summary: Summary) -> dict[str, Any]:
-    """Give an instance as an item of a list."""
-    try:
-        instance = decode(summary.document, b"{}")
-    except AsyncflowError as error:
-        return _set_aside(definition, summary, summary.reason or error.message)
-    if summary.reason is not None:
-        return _set_aside(definition, summary, summary.reason)
-    return shown(definition, instance)
-
-
-def _set_aside(definition: Definition[Any], row: Record | Summary, reason: str) -> dict[str, Any]:
-    """What can be said of an instance that this code cannot read (rule 23)."""
-    error = Failure.of(Unavailable(reason), path="", attempt=0, at=row.updated_at)
-    try:
-        view = shown(definition, decode(row.document, b"{}"))
-    except AsyncflowError:
-        view = dict.fromkeys(("output", "control", "pc"), None) | {
-            "workflow": row.workflow,
-            "id": row.id,
-            "threads": [],
-            "labels": dict(row.labels),
-            "created_at": row.created_at,
-            "updated_at": row.updated_at,
-        }
-    return {**view, "status": Status.Paused, "error": error.model_dump()}
 
 
 def with_links(awaited: list[dict[str, Any]], path: str) -> list[dict[str, Any]]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 from http import HTTPStatus
 from typing import Any, Final
+from urllib.parse import unquote
 
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response
 
 from asyncflow import errors, limits
 from asyncflow.errors import AsyncflowError, HandlerFailed, InvalidInput, NotAwaited
-from asyncflow.state import InvalidState
 from runner.http.instances import with_links
 from runner.http.replies import PROBLEM, reply
 
@@ -28,7 +28,7 @@ TABLE: Final[dict[type[BaseException], tuple[int, str]]] = {
     errors.Malformed: (400, "No JSON, hostile JSON, or an id, key, page token or filter that cannot be one"),
     errors.Unauthorized: (401, "No credentials"),
     errors.Forbidden: (403, "Not allowed"),
-    errors.NotFound: (404, "No such workflow, instance, event or query"),
+    errors.NotFound: (404, "Not found"),
     errors.NotAwaited: (409, "Nobody waits for the event"),
     errors.AlreadyExists: (409, "The id is taken"),
     errors.NotApplicable: (409, "The verb does not fit"),
@@ -41,6 +41,7 @@ TABLE: Final[dict[type[BaseException], tuple[int, str]]] = {
     errors.PreconditionFailed: (412, "The instance has moved on"),
     errors.TooLarge: (413, "Too large"),
     errors.InvalidInput: (422, "The input does not fit its schema"),
+    errors.InvalidState: (500, "A state that cannot be stored"),
     errors.KeyReused: (422, "The idempotency key came with another body"),
     errors.Full: (429, "No room"),
     errors.HandlerFailed: (500, "A handler failed"),
@@ -76,18 +77,22 @@ def problem_of(error: BaseException, instance: str | None = None) -> Response:
     """
     if isinstance(error, HTTPException):
         return _of_router(error)
-    if isinstance(error, InvalidState):
-        error = errors.Unavailable(f"this code cannot read the instance: {error}")
     name, status, title = row_of(error)
     if not name:
         LOG.error("a request failed", exc_info=error)
         return _reply({"type": "about:blank", "title": title, "status": status, "detail": "see the log of the server"})
     assert isinstance(error, AsyncflowError | errors.Cancelled)
     if isinstance(error, HandlerFailed):
-        LOG.error("%s", error.message, exc_info=error.__cause__ or error)
+        LOG.error("%s", error.message, exc_info=error.__cause__ or error, extra=_instance_of(instance))
     problem: dict[str, Any] = {"type": TYPE + name, "title": title, "status": status, "detail": error.message}
     problem |= _extensions(error, instance)
     return _reply(problem)
+
+
+def _instance_of(path: str | None) -> dict[str, str]:
+    """The instance that a path is about, as the log names it."""
+    parts = (path or "").rsplit("/", 2)[1:]
+    return {"instance": "/".join(map(unquote, parts))} if len(parts) == 2 else {}
 
 
 def _extensions(error: AsyncflowError | errors.Cancelled, instance: str | None) -> dict[str, Any]:

@@ -32,6 +32,8 @@ BACKLOG: Final = 1024
 """How many connections may wait to be accepted: what kernels allow unless told otherwise is more."""
 FILES: Final = PARKED_MAX + 1_000
 """How many files the process may open, if it may: one for each caller that waits, and the store's."""
+SPARE_DELIVERIES: Final = 32
+"""How many deliveries are at work besides those whose steps run: stale ones and timers do not wait behind those."""
 ACCEPT_SECONDS: Final = 10.0
 """How long the server may take until it answers."""
 FINISH_SECONDS: Final = 3.0
@@ -56,24 +58,34 @@ def serve(
 
     Args:
         runner: Not begun yet: its workers run while it is served.
-        host: Where to listen: this machine alone, unless *insecure*.
+        host: Where to listen: this machine alone, unless *insecure*; elsewhere without it a scheduler's verified deliveries
+            are served, and nobody else.
         port: 0: any free one.
         insecure: Listen elsewhere than on loopback, be reached under other names, though everybody may do everything.
-        worker: Whether the workers run here; False leaves the steps to other processes.
+        worker: Whether the workers run here; False leaves the steps to other processes. With a scheduler that delivers
+            there are none: steps run in its requests.
         ready: Called with the address, `http://127.0.0.1:8080`, when it is served.
 
     Raises:
-        Malformed: *host* is not this machine alone, and *insecure* was not said; or it is none.
+        Malformed: *host* is not this machine alone, and *insecure* was not said; or it is none. Or the scheduler delivers
+            over HTTP, nothing is set that could verify it, and it is not both: *insecure*, and this machine alone.
         Unavailable: the port is taken, or cannot be listened at.
     """
-    if not insecure and not is_loopback(host):
+    delivered = runner.scheduler.delivers and runner.terms.verified
+    clients = insecure or is_loopback(host)
+    if not clients and not delivered:
         raise Malformed(
             f"expected to listen on loopback, as 127.0.0.1, found {host!r}: there is no authentication yet, so whoever "
             "reaches the server may do everything; say insecure (--insecure) if that is what you want"
         )
+    if runner.scheduler.delivers and not delivered and not is_loopback(host):
+        raise Malformed(
+            f"expected service_account or hmac_keys where the app listens at {host!r}: without them anybody who reaches it can "
+            "bring deliveries to /tasks/, and insecure (--insecure) allows that on loopback alone"
+        )
     address, port = _free(host, port)
     try:
-        asyncio.run(_serve(runner, address, port, insecure=insecure, worker=worker, ready=ready))
+        asyncio.run(_serve(runner, address, port, insecure=insecure, clients=clients, worker=worker, ready=ready))
     finally:
         runner.close()
         # The server's own threads hold objects of Python; they are to let go of them while there is an interpreter.
@@ -81,10 +93,18 @@ def serve(
 
 
 async def _serve(
-    runner: Runner, address: str, port: int, *, insecure: bool, worker: bool, ready: Callable[[str], None] | None
+    runner: Runner,
+    address: str,
+    port: int,
+    *,
+    insecure: bool,
+    clients: bool,
+    worker: bool,
+    ready: Callable[[str], None] | None,
 ) -> None:
     _allow_files()
-    bridge = Bridge(create_app(runner, insecure=insecure))
+    app = create_app(runner, insecure=insecure, clients=clients)
+    bridge = Bridge(app, deliveries=runner.concurrency + SPARE_DELIVERIES)
     server = Server(
         bridge,
         address=address,
@@ -104,7 +124,7 @@ async def _serve(
     try:
         await _answering(address, port, serving)
         url = f"http://{f'[{address}]' if ':' in address else address}:{port}"
-        LOG.info("listening at %s: %s", url, _for_whom(insecure=insecure))
+        LOG.info("listening at %s: %s", url, _for_whom(insecure=insecure, clients=clients))
         if ready is not None:
             ready(url)
         await asyncio.wait({serving, asyncio.ensure_future(stop.wait())}, return_when=asyncio.FIRST_COMPLETED)
@@ -127,7 +147,9 @@ async def _drain(runner: Runner, bridge: Bridge) -> None:
         LOG.warning("some requests did not end within %s s: their callers have to ask again", FINISH_SECONDS)
 
 
-def _for_whom(*, insecure: bool) -> str:
+def _for_whom(*, insecure: bool, clients: bool) -> str:
+    if not clients:
+        return "for the deliveries of the scheduler alone"
     if insecure:
         return "everybody who reaches it may do everything (insecure)"
     return "for programs of this machine alone, which may do everything"

@@ -14,14 +14,16 @@ from asyncflow.definition import Definition
 from asyncflow.errors import AnswerDropped, HandlerFailed, Malformed, NotFound, Rejected, TerminalError, Unavailable
 from asyncflow.handlers import dump_json
 from asyncflow.instance import Message
-from asyncflow.requests import outcome_of
+from asyncflow.requests import outcome_of, query_of
 from asyncflow.schema import definition_json, docs
 from runner.http import edge
-from runner.http.instances import line, whole, whole_of
+from runner.http.instances import whole, whole_of
 from runner.http.parking import answer_when
 from runner.http.replies import reply, reply_nothing
 from runner.ids import check_id
+from runner.questions import check_filter
 from runner.records import Loaded
+from runner.showing import line_of, unfit_of
 from runner.starting import start_from
 from runner.stores.base import Key, Stored
 from runner.waiting import Waiting
@@ -69,15 +71,18 @@ class Workflows:
 
     def workflows(self) -> Response:
         """Give name and description of every workflow."""
+        edge.check_query(request)
         found = [from_json(self._docs_of(one)) for one in self._runner.definitions.values()]
         return reply({"workflows": [{"name": one["workflow"], "description": one["description"]} for one in found]})
 
     def docs(self, workflow: str) -> Response:
         """Give the JSON Schemas of a workflow."""
+        edge.check_query(request)
         return reply(self._docs_of(self._definition(workflow)))
 
     def definition(self, workflow: str) -> Response:
         """Give the tree of a workflow."""
+        edge.check_query(request)
         definition = self._definition(workflow)
         if workflow not in self._trees:
             self._trees[workflow] = to_json(definition_json(definition.cls))
@@ -90,16 +95,18 @@ class Workflows:
 
     def instances(self, workflow: str) -> Response:
         """Give one page of the instances, newest first."""
+        edge.check_query(request, "status", "filter", "page_size", "page_token")
         known = self._runner.definitions
         names = list(known) if workflow == ALL else [self._definition(workflow).name]
         status = request.args.get("status") or None
         if status is not None and status not in Status.__members__:
             raise Malformed(f"expected a status of {', '.join(Status)}, found {status[:100]!a}")
         size, token = edge.page_of(request)
-        page = self._runner.store.list(
-            names, status=status, filter=request.args.get("filter", ""), page_size=size, page_token=token
-        )
-        lines = [line(known[one.workflow], one) for one in page.items]
+        asked = request.args.get("filter", "")
+        check_filter(asked, [known[name] for name in names])
+        page = self._runner.store.list(names, status=status, filter=asked, page_size=size, page_token=token)
+        unfit = unfit_of(self._runner.store, names)
+        lines = [line_of(known[one.workflow], one, unfit) for one in page.items]
         return reply({"instances": lines, "next_page_token": page.next_page_token})
 
     # -- one instance --------------------------------------------------------------------------------------------------
@@ -107,6 +114,7 @@ class Workflows:
     def start(self, workflow: str) -> Response:
         """Start an instance."""
         definition = self._definition(workflow)
+        edge.check_query(request, "id", "dry_run")
         edge.refuse_rehearsal(request)
         body, key = edge.read_body(request), edge.idempotency_key(request)
         delivery, wanted = self._runner.delivery, request.args.get("id")
@@ -118,6 +126,7 @@ class Workflows:
     def instance(self, workflow: str, id: str) -> Response:
         """Give an instance, or wait until it has changed."""
         definition, key = self._find(workflow, id)
+        edge.check_query(request, "wait", "since")
         path = _path(workflow, id)
         poll = edge.long_poll(request)
         if poll is not None:
@@ -143,12 +152,14 @@ class Workflows:
     def delete(self, workflow: str, id: str) -> Response:
         """Delete an ended instance with its history."""
         _, key = self._find(workflow, id)
+        edge.check_query(request)
         self._runner.delivery.delete(key, if_pc=edge.expected_pc(request))
         return reply_nothing(204)
 
     def history(self, workflow: str, id: str) -> Response:
         """Give one page of what has happened, oldest first."""
         _, key = self._find(workflow, id)
+        edge.check_query(request, "page_size", "page_token")
         self._runner.delivery.get(key)
         size, token = edge.page_of(request)
         page = self._runner.store.history(workflow, id, page_size=size, page_token=token)
@@ -157,11 +168,9 @@ class Workflows:
     def query(self, workflow: str, id: str, query: str) -> Response:
         """Give what a query says of the last saved state."""
         definition, key = self._find(workflow, id)
+        edge.check_query(request)
         loaded = Loaded(definition, self._runner.delivery.get(key))
-        spec = definition.queries.get(query)
-        if spec is None:
-            known = ", ".join(sorted(definition.queries)) or "none"
-            raise NotFound(f"{workflow} has no query {query!r}; it has: {known}")
+        spec = query_of(definition, query)
         state = loaded.workflow()
         try:
             return reply(dump_json(spec.output, getattr(state, spec.method)()))
@@ -175,6 +184,7 @@ class Workflows:
     def event(self, workflow: str, id: str, event: str) -> Response:
         """Deliver an event, and give the handler's value."""
         definition, key = self._find(workflow, id)
+        edge.check_query(request, "thread", "dry_run")
         edge.refuse_rehearsal(request)
         patience, body = edge.patience(request), edge.read_body(request)
         message = self._message("event", name=event, thread=edge.thread_of(request.args.get("thread")), value=body)
@@ -192,6 +202,7 @@ class Workflows:
         definition, key = self._find(workflow, id)
         if verb not in VERBS:
             raise NotFound(f"there is no verb {verb!r}; there are: {', '.join(VERBS)}")
+        edge.check_query(request, "dry_run")
         thread, value = _arguments(edge.read_object(request, *VERBS[verb]))
         message = self._message(verb, thread=thread, value=value)
         if_pc, path = edge.expected_pc(request), _path(workflow, id)

@@ -10,7 +10,7 @@ microsecond and given back in UTC.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import ClassVar, Final, NamedTuple, TypeAlias
@@ -25,7 +25,7 @@ Revision: TypeAlias = Hashable
 
 Label: TypeAlias = str | int | float | bool | None
 
-# Only these may be deleted by retention. The words are fixed (DESIGN 3); a store knows no other status.
+# Only these may be deleted by retention. The words are fixed (docs/statuses.md); a store knows no other status.
 ENDED: Final = ("Cancelled", "Failed", "Finished")
 # What `park` shows.
 PAUSED: Final = "Paused"
@@ -154,15 +154,57 @@ class HistoryPage:
     next_page_token: str | None
 
 
+class CommitAgain(Exception):
+    """Nothing of a `Flight` was stored, and why shows to whoever may wait: give the same writes to `commit`."""
+
+
+class Flight(ABC):
+    """A commit on its way, for an event loop: when `descriptor` can be read, or written where it `wants_write`, `advance`.
+
+    Of one thread. Whoever has one goes on until it has given its outcomes, or gives it up by `lose`.
+    """
+
+    descriptor: int
+    # How long, in seconds, an answer is waited for; then it is to be given up.
+    patience: float
+
+    @property
+    @abstractmethod
+    def wants_write(self) -> bool:
+        """Whether not all was sent yet."""
+
+    @abstractmethod
+    def advance(self) -> Outcomes | None:
+        """Go on without waiting; return the outcomes, as `commit` does, once they are known.
+
+        Raises:
+            CommitAgain: See there.
+        """
+
+    @abstractmethod
+    def lose(self) -> Outcomes:
+        """Give it up: all its writes are in doubt."""
+
+
 class Store(ABC):
     """Where instances lie: one compare-and-set for each save, a few indexes, nothing else."""
 
     # The fields a filter may name: "status", "created_at", "updated_at", "labels" and, where it is cheap, "state".
     filterable: ClassVar[frozenset[str]]
+    # Pairs of such a field and an operator that no index of this store serves: a filter with one is refused by name.
+    unserved: ClassVar[frozenset[tuple[str, str]]] = frozenset()
     # Whether `due` moves what it hands out, so that two workers do not get the same (rule 22).
     hands_out_once: ClassVar[bool]
     # Whether `enter` and `dead` know processes: all handles are on one host (rule 15).
     knows_processes: ClassVar[bool]
+    # Whether calls go over a network, which may take long: nobody makes them on an event loop, but `now`.
+    remote: ClassVar[bool] = False
+    # Whether several writes are as many commits: then nobody gains by waiting for others.
+    commits_apart: ClassVar[bool] = False
+    # Whether `processes` and `held_by` look into leases; a store that knows no processes may do without their index.
+    finds_holders: ClassVar[bool] = True
+    # Whether history is kept where nobody says otherwise: not where each write of it costs as much as a save.
+    history_by_default: ClassVar[bool] = True
 
     # -- writing and reading -------------------------------------------------------------------------------------------
 
@@ -183,9 +225,20 @@ class Store(ABC):
         Never raises for a fault of a write or of the store.
         """
 
+    def begin_commit(self, writes: Sequence[Write]) -> Flight | None:  # noqa: ARG002 (of the contract)
+        """Begin what `commit` does without waiting for anything; None where only `commit` can, now or always.
+
+        Its promises are those of `commit`. None means that nothing was done.
+        """
+        return None
+
     @abstractmethod
     def get(self, workflow: str, id: str) -> Stored | None:
         """Return the last acknowledged save, of whatever handle; None if there is no such instance."""
+
+    def get_many(self, keys: Sequence[tuple[str, str]]) -> Sequence[Stored | None]:
+        """Return what `get` does for each of *keys*, in their order; a store over a network asks for all at once."""
+        return [self.get(*key) for key in keys]
 
     @abstractmethod
     def delete(self, workflow: str, id: str, expected: Revision) -> bool:
@@ -284,11 +337,14 @@ class Store(ABC):
 
     @abstractmethod
     def processes(self) -> set[str]:
-        """Return the processes for which `held_by` has something."""
+        """Return the processes for which `held_by` has something; none unless the store `finds_holders`."""
 
     @abstractmethod
     def held_by(self, process: str) -> Sequence[Key]:
-        """Return the instances with a lease of *process* by their last save, and those `due` gave it since."""
+        """Return the instances with a lease of *process* by their last save, and those `due` gave it since.
+
+        None unless the store `finds_holders`.
+        """
 
     # -- retention -----------------------------------------------------------------------------------------------------
 
@@ -320,6 +376,15 @@ class Store(ABC):
         Cheap enough to ask five times a second, for ever. Never the same wrongly; it stays the same while nobody
         writes, where the store `knows_processes` (elsewhere it may differ each time).
         """
+
+    def listen(self, heard: Callable[[], None]) -> bool:  # noqa: ARG002 (of the contract)
+        """Call *heard* soon after another handle has made something due now or soon; False if this store cannot tell.
+
+        It is called from a thread of the store's, must not block or raise, and is a hint: sometimes without a reason, always
+        after a connection was made again, and never for what a process that died at once had no time to tell. Of one
+        handle the last *heard* counts. Where this is False, ask `changed`.
+        """
+        return False
 
     @abstractmethod
     def close(self) -> None:

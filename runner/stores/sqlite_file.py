@@ -37,7 +37,7 @@ LOG_BYTES_KEPT: Final = 64 * limits.KIB * limits.KIB
 # away by every commit.
 WRITER_CACHE_KIB: Final = 32 * limits.KIB
 READER_CACHE_KIB: Final = 2 * limits.KIB
-# A larger file is checked beside the work, in a thread: a restart must not wait for a minute (DESIGN 6: 2 s).
+# A larger file is checked beside the work, in a thread: a restart is to go on within 2 s.
 CHECK_AT_ONCE_BYTES: Final = 64 * limits.KIB * limits.KIB
 # Between two tries where SQLite does not wait by itself.
 _TRY_AGAIN_SECONDS: Final = 0.01

@@ -6,9 +6,10 @@ from typing import Any
 
 from rich.console import Console
 
+from asyncflow.refusals import in_words
 from asyncflow.schema import definition_json
 from runner.commands.access import JsonObject
-from runner.commands.drawing import input_in_words, instance_view
+from runner.commands.drawing import instance_view
 from runner.commands.instances import where
 from tests.cli import shop
 
@@ -101,14 +102,15 @@ def test_the_error_of_the_instance_is_drawn_with_its_traceback() -> None:
     assert lines[lines.index("Broke: no money") :][:3] == ["Broke: no money", "a", "b"]
 
 
-def test_an_input_in_words() -> None:
-    assert input_in_words(None) == ""
-    assert input_in_words({"type": "string"}) == "string"
-    assert input_in_words({"properties": {"a": {}, "b": {}}}) == "{a, b}"
-    assert input_in_words({"anyOf": [{"$ref": "#/$defs/Bill"}, {"type": "null"}]}) == "Bill or null"
-    assert input_in_words({"enum": ["yes", "no"]}) == "yes or no"
-    assert input_in_words({"const": 3}) == "3"
-    assert input_in_words({}) == "anything"
+def test_an_in_words() -> None:
+    assert in_words(None) == ""
+    assert in_words({"type": "string"}) == "string"
+    assert in_words({"properties": {"a": {}, "b": {}}}) == "{a, b}"
+    assert in_words({"anyOf": [{"$ref": "#/$defs/Bill"}, {"type": "null"}]}) == "Bill or null"
+    assert in_words({"enum": ["yes", "no"]}) == "yes or no"
+    assert in_words({"const": 3}) == "3"
+    assert in_words({"type": ["integer", "null"], "default": 5}) == "integer or null = 5"
+    assert in_words({}) == "anything"
 
 
 def test_where_an_instance_stands_is_one_line() -> None:
@@ -117,7 +119,7 @@ def test_where_an_instance_stands_is_one_line() -> None:
         thread("main", "Waiting", "calls"),
         *(thread(f"calls/{n}", "Paused", "calls/ring", error=error) for n in range(5)),
     ]
-    said = where(instance(*threads))
+    said = where(instance(*threads), 60)
     assert len(said) == 60
     assert "\n" not in said
     assert said.startswith("calls, calls/0: calls/ring, calls/1: calls/ring and 3 more;")

@@ -284,7 +284,30 @@ def test_a_list_for_people(either: Shell) -> None:
     assert "there are more: say --limit, or --page-token " in result.stderr
 
 
-@pytest.mark.parametrize("arguments", [("--filter", "colour = red"), ("--filter", "status ="), ("--page-token", "x")])
+def test_nothing_is_cut_where_there_is_no_terminal(either: Shell) -> None:
+    either.run("start", "Parcel", '{"customer": "ann"}', "--id", "p-1")
+    long = "x" * 200
+    either.run("send", "Parcel/p-1", "pack", json.dumps({"name": long}))
+    assert long in either.run("history", "Parcel/p-1").stdout
+
+
+def test_a_pause_of_an_operator_is_told_from_a_parked_thread(either: Shell) -> None:
+    either.run("start", "Parcel", ANN, "--id", "p-1")
+    either.run("pause", "Parcel/p-1")
+    assert "open/counter; pause asked for" in either.run("list").stdout
+
+
+def test_a_handler_that_fails_says_on_a_store_why(shell: Shell) -> None:
+    shell.run("start", "Parcel", ANN, "--id", "p-1")
+    error = shell.run("query", "Parcel/p-1", "heaviest", code=1).stderr
+    assert error == "error: the query 'heaviest' of Parcel/p-1 failed: IndexError: list index out of range\n"
+    assert shell.error("query", "Parcel/p-1", "heaviest", code=1)["cause"] == "IndexError: list index out of range"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("--filter", "colour = red"), ("--filter", "status ="), ("--filter", "labels.custmer = ann"), ("--page-token", "x")],
+)
 def test_a_question_that_cannot_be_read_is_wrong_use(either: Shell, arguments: tuple[str, ...]) -> None:
     assert either.error("list", *arguments, code=2)["type"] == "Malformed"
 
@@ -330,7 +353,7 @@ def test_what_this_code_cannot_read_is_shown_as_far_as_it_goes(shell: Shell) -> 
     assert isinstance(store.commit([write])[0], Saved)
     store.close()
     for found in (shell.json("show", "Parcel/p-1"), shell.json("list")["instances"][0]):
-        assert (found["status"], found["pc"], found["error"]["type"]) == ("Paused", None, "Unavailable")
+        assert (found["status"], found["pc"], found["error"]["type"]) == ("Running", None, "Unavailable")
     assert shell.json("show", "Parcel/p-1")["state"]["customer"] == "ann"
     assert "Unavailable" in shell.run("show", "Parcel/p-1").stdout
     assert shell.error("send", "Parcel/p-1", "close", code=5)["type"] == "Unavailable"
@@ -339,8 +362,10 @@ def test_what_this_code_cannot_read_is_shown_as_far_as_it_goes(shell: Shell) -> 
 def test_a_store_that_was_not_there_is_remarked(shell: Shell, tmp_path: Path) -> None:
     assert "warning" not in shell.run("start", "Visit", "1").stderr
     result = shell("list", "--store", "sqlite:///typo.db")
-    assert f"warning: there was no store at {tmp_path}/typo.db: say by --store where it is" in result.stderr
+    assert f"warning: there is no store at {tmp_path}/typo.db: say by --store where it is" in result.stderr
     assert result.stdout == "no instances\n"
+    assert "there is no Parcel/p-1" in shell("show", "Parcel/p-1", "--store", "sqlite:///typo.db", *shell.way[2:], code=3).stderr
+    assert not (tmp_path / "typo.db").exists(), "to look is not to make"
     result = shell("start", "Visit", "1", "--store", "memory://", "--app", "tests.cli.shop")
     assert "warning: a store in memory ends with this command" in result.stderr
 

@@ -162,7 +162,10 @@ def printed(error: BaseException, *, as_json: bool = False) -> str:
 
 def test_an_error_says_what_to_do() -> None:
     assert printed(errors.NotFound("there is no X/1")) == "error: there is no X/1\n"
-    assert printed(Pending("it lies", idempotency_key="k")) == "error: it lies\n  ask again with --key k\n"
+    assert printed(Pending("it lies", idempotency_key="k")) == "pending: it lies\n  ask again with --key k\n"
+    failed = errors.HandlerFailed("the handler failed")
+    failed.__cause__ = KeyError("size")
+    assert printed(failed) == "error: the handler failed: KeyError: 'size'\n"
     rejected = printed(errors.Rejected("closed", details={"until": "nine"}))
     assert rejected == 'error: closed\n  details: {\n    "until": "nine"\n  }\n'
     many = [{"path": f"a/{n}", "message": "is wrong"} for n in range(7)]
@@ -171,7 +174,7 @@ def test_an_error_says_what_to_do() -> None:
 
 def test_a_remark_is_json_too_where_that_is_asked_for(shell: Shell) -> None:
     result = shell("list", "--store", "sqlite:///typo.db", "--json")
-    assert "there was no store at" in json.loads(result.stderr)["warning"]
+    assert "there is no store at" in json.loads(result.stderr)["warning"]
 
 
 def test_all_problems_are_printed_on_lines_of_their_own() -> None:

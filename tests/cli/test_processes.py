@@ -134,6 +134,38 @@ def test_a_list_under_watch_tells_what_changes_until_it_is_interrupted(shell: Sh
         assert watch.stop(signal.SIGINT) == 0
 
 
+def test_a_list_under_watch_tells_what_is_no_longer_listed(shell: Shell, tmp_path: Path) -> None:
+    shell.run("start", "Parcel", '{"customer": "ann"}', "--id", "p-1")
+    with running(tmp_path, "list", "--watch", "--status", "Running", *shell.way, "--app", SHOP) as watch:
+        assert watch.out.until(lambda _: True).startswith("Parcel/p-1 Running open/counter")
+        shell.run("kill", "Parcel/p-1")
+        assert watch.out.until(lambda _: True) == "Parcel/p-1 is no longer listed"
+
+
+def test_a_list_under_watch_waits_for_a_server_that_comes_back(shell: Shell, tmp_path: Path) -> None:
+    shell.run("start", "Parcel", '{"customer": "ann"}', "--id", "p-1")
+    with running(tmp_path, "serve", SHOP, "--store", shell.store, "--port", "0") as server:
+        url = address(server)
+        with running(tmp_path, "list", "--watch", "--json", "--url", url) as watch:
+            assert json.loads(watch.out.until(lambda _: True))["status"] == "Running"
+            assert server.stop() == 0
+            assert "looking again until somebody answers" in watch.err.until(lambda line: "warning" in line)
+            shell.run("kill", "Parcel/p-1")
+            with running(tmp_path, "serve", SHOP, "--store", shell.store, "--port", url.rpartition(":")[2]) as again:
+                assert json.loads(watch.out.until(lambda _: True))["status"] == "Cancelled"
+                assert watch.stop(signal.SIGINT) == 0
+                assert again.stop() == 0
+
+
+def test_a_port_that_is_taken_is_not_said_to_be_served(shell: Shell, tmp_path: Path) -> None:
+    with running(tmp_path, "serve", SHOP, "--store", shell.store, "--port", "0") as server:
+        port = address(server).rpartition(":")[2]
+        with running(tmp_path, "serve", SHOP, "--store", shell.store, "--port", port) as second:
+            assert second.process.wait(SECONDS) == 5
+            first = second.err.until(lambda line: '"message":"serving"' in line or port in line)
+            assert "serving" not in first, first
+
+
 # -- serve and dev -----------------------------------------------------------------------------------------------------
 
 

@@ -10,7 +10,9 @@ import pytest
 from asyncflow import Malformed
 from runner import Runner
 from runner.durations import about, parse_duration, show_duration
+from runner.schedulers import FORMS
 from runner.settings import Settings, SettingsError, load_settings, shown_url
+from runner.stores import KNOWN_SCHEMES
 from tests.cli.conftest import Shell
 from tests.cli.shop import Visit
 
@@ -153,8 +155,8 @@ def test_all_problems_are_told_at_once_each_with_its_place(tmp_path: Path) -> No
         "pyproject.toml [tool.asyncflow] concurrency: expected a whole number, found True",
         "pyproject.toml [tool.asyncflow] app: expected a valid string, found 7",
         "--port: expected a port between 0 (any free one) and 65535, found 99999",
-        "ASYNCFLOW_STORE: expected a store of the kind memory:// or sqlite://, found mysql://",
-        "ASYNCFLOW_SCHEDULER: expected 'local', found 'cron'",
+        f"ASYNCFLOW_STORE: expected a store of the kind {' or '.join(f'{kind}://' for kind in KNOWN_SCHEMES)}, found mysql://",
+        f"ASYNCFLOW_SCHEDULER: expected a scheduler: {FORMS}, found 'cron'",
         "ASYNCFLOW_RETENTION: expected a duration, as 7d, 12h, 1h30m, 30s, P7D or a number of seconds, found 'soon'",
         "ASYNCFLOW_HISTORY: expected true, false, or how long to keep that of ended instances, as 30d, found 'maybe'",
         "ASYNCFLOW_URL: expected the address of a server, as http://localhost:8080, found 'ftp://me:***@host'",
@@ -187,6 +189,7 @@ def test_an_unknown_variable_is_remarked_and_no_problem(tmp_path: Path) -> None:
     ("postgresql://me:secret@host/db", "postgresql://me:***@host/db"),
     ("sqlite:///a.db", "sqlite:///a.db"),
     ("http://:pw@host", "http://:***@host"),
+    ("postgresql://host/db?user=me&password=secret&schema=x", "postgresql://host/db?user=me&password=***&schema=x"),
 ])  # fmt: skip
 def test_passwords_are_not_shown(url: str, shown: str) -> None:
     assert shown_url(url) == shown

@@ -221,3 +221,10 @@ def test_the_command_tells_all_problems_of_a_definition(shell: Shell, tmp_path: 
     result = shell("docs", "--app", "bad_b.py", code=2)
     assert "error: the definition has 2 problems:" in result.stderr
     assert f"{tmp_path}/bad_b.py:6" in result.stderr
+
+
+def test_a_fault_of_syntax_is_told_with_its_place(tmp_path: Path) -> None:
+    file = write(tmp_path / "mod_y.py", "x = 1\nclass :\n")
+    with pytest.raises(TargetError) as refused:
+        names("mod_y.py", tmp_path)
+    assert str(refused.value).startswith(f"mod_y.py cannot be imported: SyntaxError: {file}:2: invalid syntax\n  class :")

@@ -11,6 +11,7 @@ from tests.conformance.records import (
     TRIP,
     create,
     ids,
+    read,
     record,
     revision,
     save,
@@ -68,6 +69,9 @@ class ProcessPromises(StorePromises):
         create(store, record("o-2", holders=frozenset(("host-1", "host-2"))))
         create(store, record("t-1", TRIP, holders=frozenset(("host-2",))))
         create(store, record("o-3"))
+        if not store.finds_holders:
+            assert (store.held_by("host-1"), store.processes()) == ([], set())
+            return
         assert sorted(store.held_by("host-1")) == [(ORDER, "o-1"), (ORDER, "o-2")]
         assert sorted(open_store().held_by("host-2")) == [(ORDER, "o-2"), (TRIP, "t-1")]
         assert store.held_by("host") == []
@@ -77,6 +81,10 @@ class ProcessPromises(StorePromises):
         store = open_store()
         at = create(store, record(holders=frozenset(("host-1", "host-2"))))
         at = save(store, record(holders=frozenset(("host-2", "host-3"))), at)
+        assert read(store).holders == {"host-2", "host-3"}
+        if not store.finds_holders:
+            assert store.processes() == set()
+            return
         assert [ids(store.held_by(name)) for name in ("host-1", "host-2", "host-3")] == [[], ["o-1"], ["o-1"]]
         assert store.processes() == {"host-2", "host-3"}
         save(store, record(), at)
@@ -90,7 +98,7 @@ class ProcessPromises(StorePromises):
         create(store, record("o-3", due_at=NOW + HOUR, holders=frozenset(("host-1",))))
         store.due([ORDER], now=NOW, limit=9, process="host-1")
         if not store.hands_out_once:
-            assert ids(other.held_by("host-1")) == ["o-3"]
+            assert ids(other.held_by("host-1")) == (["o-3"] if other.finds_holders else [])
             return
         assert sorted(ids(other.held_by("host-1"))) == ["o-1", "o-2", "o-3"]
         assert other.processes() == {"host-1"}

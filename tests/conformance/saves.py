@@ -48,7 +48,8 @@ class SavePromises(StorePromises):
         create(store, FULL)
         assert store.get(ORDER, "o-1") is not None
         assert read(store) == FULL
-        assert [type(value) for value in read(store).labels.values()] == [str, int, float, bool, type(None), bool]
+        types = {"customer": str, "size": int, "price": float, "vip": bool, "note": type(None), "gone": bool}
+        assert {name: type(value) for name, value in read(store).labels.items()} == types
 
     def test_texts_come_back_byte_for_byte(self, open_store: OpenStore) -> None:
         store = open_store()
@@ -70,6 +71,16 @@ class SavePromises(StorePromises):
         create(store, record())
         assert store.get(ORDER, "o-2") is None
         assert store.get(TRIP, "o-1") is None
+
+    def test_many_are_read_as_each_is(self, open_store: OpenStore) -> None:
+        store = open_store()
+        for name, workflow in (("o-1", ORDER), ("o-2", ORDER), ("o-1", TRIP)):
+            create(store, record(name, workflow, state=f"{workflow} {name}".encode()))
+        keys = [(TRIP, "o-1"), (ORDER, "o-3"), (ORDER, "o-2"), (ORDER, "o-1"), (TRIP, "o-1")]
+        found = store.get_many(keys)
+        assert [one is None for one in found] == [False, True, False, False, False]
+        assert [*found] == [store.get(*key) for key in keys]
+        assert [*store.get_many([])] == []
 
     def test_one_id_in_two_workflows_are_two_instances(self, open_store: OpenStore) -> None:
         store = open_store()
@@ -103,6 +114,14 @@ class SavePromises(StorePromises):
         assert read(store) == record(state=b"2")
         assert revision(store) == second
         assert numbers(store) == [1, 2]
+
+    def test_a_save_that_changes_nothing_is_a_save_too(self, open_store: OpenStore) -> None:
+        store = open_store()
+        first = create(store, record())
+        second = save(store, record(), first)
+        assert second != first
+        assert store.commit([Write(record(rev=2), first)]) == [Conflict()]
+        assert read(store) == record()
 
     def test_a_save_of_what_is_gone_conflicts(self, open_store: OpenStore) -> None:
         store = open_store()

@@ -1,5 +1,6 @@
 """The whole contract: what a driver's test class derives from."""
 
+from tests.conformance.far import FarPromises
 from tests.conformance.lists import FilterPromises, ListPromises, PagePromises
 from tests.conformance.processes import ProcessPromises
 from tests.conformance.retention import HistoryPromises, RetentionPromises
@@ -21,5 +22,6 @@ class StoreConformance(
     ProcessPromises,
     HistoryPromises,
     RetentionPromises,
+    FarPromises,
 ):
     """The contract of `runner.stores.base.Store`. A driver gives `open_store` and passes everything, without a skip."""

@@ -90,15 +90,17 @@ class DuePromises(StorePromises):
 
     def test_no_two_workers_get_the_same(self, open_store: OpenStore) -> None:
         handles = [open_store() for _ in range(4)]
-        for number in range(40):
-            create(handles[0], record(f"o-{number}", due_at=NOW))
+        first = {name: create(handles[0], record(name, due_at=NOW)) for name in (f"o-{number}" for number in range(40))}
         start = threading.Barrier(4)
 
         def work(number: int) -> list[str]:
             got: list[str] = []
             start.wait()
             for _ in range(10):
-                got += ids(handles[number].due([ORDER], now=NOW, limit=5, process=f"host-{number}"))
+                found = handles[number].due([ORDER], now=NOW, limit=5, process=f"host-{number}")
+                got += ids(found)
+                if not handles[number].hands_out_once:  # then it stays due until somebody saves it
+                    handles[number].commit([Write(record(name, rev=2), first[name]) for name in ids(found)])
             return got
 
         with ThreadPoolExecutor(4) as pool:

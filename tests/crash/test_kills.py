@@ -13,7 +13,7 @@ from tests.crash.life import POINTS
 from tests.crash.siege import Figures, Lives, besiege, besiege_two, end, stop_beyond_the_lease, terminate_under_load
 
 RESTART_SECONDS = 2.0
-"""Within this time after a restart what a kill has cut off goes on (DESIGN 6)."""
+"""Within this time after a restart what a kill has cut off goes on."""
 
 pytestmark = pytest.mark.slow
 

@@ -95,3 +95,15 @@ def test_values_have_their_unit(name: str, value: object, text: str) -> None:
 def test_the_tables_of_statuses_are_complete() -> None:
     assert set(instance.TRANSITIONS) == set(instance.Status)
     assert set(instance.THREAD_TRANSITIONS) == set(instance.ThreadStatus)
+
+
+def test_every_limit_is_kept_by_somebody() -> None:
+    """A bound that nothing reads is a promise on paper."""
+    folders = [ROOT / package for package in ("asyncflow", "runner")]
+    sources = [path.read_text("utf-8") for folder in folders for path in folder.rglob("*.py") if path.name != "limits.py"]
+    own = Path(limits.__file__).read_text("utf-8")
+    used = re.compile(r"\blimits\.([A-Z_]+)\b")
+    read = {name for text in sources for name in used.findall(text)}
+    names = re.findall(r"^([A-Z_]+): Final", own, re.MULTILINE)
+    assert len(names) > 40
+    assert [name for name in names if name not in read and own.count(name) == 1] == []

@@ -48,6 +48,18 @@ def test_python_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     tell(BLOCKS[page], tmp_path, capsys)
 
 
+@pytest.mark.parametrize("page", ["README.md", "docs/tutorial.md"])
+def test_what_a_beginner_types_runs_again(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In the same folder, with what the first run has left there."""
+    monkeypatch.chdir(tmp_path)
+    tell(BLOCKS[page], tmp_path, capsys)
+    left = set(tmp_path.iterdir())
+    tell(BLOCKS[page], tmp_path, capsys)
+    assert left == set(tmp_path.iterdir()) != set()
+
+
 @pytest.mark.parametrize("block", CONSOLES, ids=str)
 def test_console_runs(block: Block, tmp_path: Path) -> None:
     path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))

@@ -59,6 +59,9 @@ class Proto:
         if self._never_ends:
             await asyncio.Event().wait()
 
+    async def __call__(self) -> bytes:
+        return b"".join([chunk async for chunk in self])
+
     async def client_disconnect(self) -> None:
         await self.gone.wait()
 

@@ -15,12 +15,12 @@ from asyncflow.errors import (
     Awaited,
     Failure,
     InvalidInput,
+    InvalidState,
     NotAwaited,
     Pending,
     Rejected,
     TerminalError,
 )
-from asyncflow.state import InvalidState
 from runner.client import error_of
 from runner.http.problems import OWN, TABLE, TYPE, problem_of
 from tests.docs.generated import error_classes
@@ -134,7 +134,16 @@ def test_other_errors_are_told_without_what_they_say(app: Flask, caplog: pytest.
     client = Asker(app.test_client())
     problem = client.problem("GET", "/broken", status=500)
     assert (problem["type"], "4711" in str(problem), "4711" in caplog.text) == ("about:blank", False, True)
-    assert client.problem("GET", "/unfit", status=503)["class"] == "Unavailable"
+    assert client.problem("GET", "/unfit", status=500)["class"] == "InvalidState"
+
+
+def test_the_log_names_the_instance_of_a_handler_that_failed(client: Asker, caplog: pytest.LogCaptureFixture) -> None:
+    path = client.start("Basket", "b-1")
+    problem = client.problem("POST", f"{path}/events/stumble", status=500)
+    assert problem["detail"] == "the handler of the event 'stumble' of Basket/b-1 failed; nothing has changed"
+    record = next(one for one in caplog.records if one.getMessage() == problem["detail"])
+    assert record.__dict__["instance"] == "Basket/b-1"
+    assert "4711" in caplog.text
 
 
 def test_a_failure_is_no_error_of_a_request() -> None:

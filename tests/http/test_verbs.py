@@ -197,13 +197,24 @@ def test_what_this_code_cannot_read_is_shown_and_takes_nothing(url: str) -> None
         client = Asker(new.create_app().test_client())
         path = "/workflows/Tin/t"
         shown = client.get(path).get_json()
-        assert (shown["status"], shown["state"], shown["awaits"]) == ("Paused", {"size": 1}, [])
+        assert (shown["status"], shown["state"], shown["awaits"]) == ("Running", {"size": 1}, [])
         assert shown["error"]["type"] == "Unavailable"
+        assert shown["error"]["message"].startswith(
+            "this code cannot read the instance: the state does not validate as NewTin: size"
+        )
         for method, where in (("POST", "/events/shut"), ("POST", ":cancel"), ("POST", ":retry")):
             problem = client.problem(method, path + where, status=503)
             assert problem["class"] == "Unavailable"
             assert "size" in problem["detail"]
-        assert client.post(f"{path}:resume", status=202).get_json()["status"] == "Paused"
+        assert client.post(f"{path}:resume", status=202).get_json()["status"] == "Running"
+        listed = client.get("/workflows/Tin").get_json()["instances"][0]
+        assert (listed["status"], listed["error"]["type"]) == ("Running", "Unavailable"), "a look was asked for: the list says so"
+        assert [one["id"] for one in client.get("/workflows/Tin?status=Running").get_json()["instances"]] == ["t"]
+        stored = new.store.get("Tin", "t")
+        assert stored is not None
+        assert new.store.park("Tin", "t", stored.revision, "why")
+        for found in (client.get(path).get_json(), client.get("/workflows/Tin?status=Paused").get_json()["instances"][0]):
+            assert (found["status"], found["error"]["message"]) == ("Paused", "why")
     finally:
         old.close()
         new.close()

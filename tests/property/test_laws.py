@@ -192,7 +192,7 @@ def test_a_repeated_event_changes_nothing_and_has_the_same_answer(program: Progr
             assert look(sim) == expected[n + 1][1]
 
 
-# -- errors and retries (rule 16, DESIGN 3) ----------------------------------------------------------------------------
+# -- errors and retries (rule 16, docs/statements.md) ------------------------------------------------------------------
 
 
 @FEW

@@ -8,7 +8,7 @@ import pytest
 
 from asyncflow import For, Return, S, Section, Step, WaitEvent, Workflow, event
 from asyncflow.errors import Unavailable
-from runner import Runner, activity, worker
+from runner import Runner, activity, asking, worker
 from runner import deliver as delivering
 from runner.stores.base import Failed, Key, Outcomes, Stored, Write
 from tests.runner.conftest import Open, wait_for
@@ -49,6 +49,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(activity, "RETRY_SAVE_SECONDS_MAX", 0.002)
     monkeypatch.setattr(delivering, "DOUBT_RETRY_SECONDS", 0.001)
     monkeypatch.setattr(worker, "STORE_AWAY_SECONDS", 0.001)
+    monkeypatch.setattr(asking, "STORE_AWAY_SECONDS", 0.001)
 
 
 def stored_but_not_told(writes: Sequence[Write], commit: Callable[[Sequence[Write]], Outcomes]) -> Outcomes:

@@ -236,7 +236,7 @@ class P12(Traced):
 
 @scenario()
 def test_p12_the_return_of_main_ends_the_other_threads_where_they_stand(drive: Drive) -> None:
-    """DESIGN 2, Return; rules 10 and 12: main walks first, so its step is the one that stands there longest."""
+    """docs/statements.md, Return; rules 10 and 12: main walks first, so its step is the one that stands there longest."""
     run = drive.start(P12())
     assert run.status == "Finished"
     assert run.output == "ok"

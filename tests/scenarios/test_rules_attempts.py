@@ -1,4 +1,4 @@
-"""Rule 16, DESIGN 3: how often, and when, a step is tried again, and what follows the last attempt."""
+"""Rule 16, docs/statements.md: how often, and when, a step is tried again, and what follows the last attempt."""
 
 from datetime import timedelta
 
@@ -121,7 +121,7 @@ class Beside(Traced):
 
 
 def test_timers_on_the_way_to_the_next_attempt_fire() -> None:
-    """DESIGN 4, skip_backoff: attempts at 0, 1 and 3 s; the timer is due at 2 s."""
+    """docs/testing.md, skip_backoff: attempts at 0, 1 and 3 s; the timer is due at 2 s."""
     outcomes = iter([ConnectionError("one"), ConnectionError("two"), None])
 
     def call() -> None:

@@ -171,7 +171,7 @@ def test_an_attempt_that_fails_after_a_cancel_is_not_tried_again() -> None:
 
 
 def test_after_the_grace_what_still_runs_is_given_up() -> None:
-    """Rule 29, DESIGN 5: five minutes from the write that handles the cancel; a later end changes nothing."""
+    """Rule 29, docs/limits.md: five minutes from the write that handles the cancel; a later end changes nothing."""
     run = evicted(AtAThenStep(), hold={Cancelling.fetch})
     held = run.held(Cancelling.fetch)
     run.cancel()

@@ -1,4 +1,4 @@
-"""Rule 24, DESIGN 4 `document=`: an instance meets code that has changed since it was saved."""
+"""Rule 24, docs/testing.md `document=`: an instance meets code that has changed since it was saved."""
 
 from datetime import timedelta
 

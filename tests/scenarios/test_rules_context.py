@@ -1,4 +1,4 @@
-"""DESIGN 2, `self.context`: what an action, a handler and a callable of the walk may know."""
+"""docs/statements.md, `self.context`: what an action, a handler and a callable of the walk may know."""
 
 from datetime import datetime, timedelta
 from uuid import UUID

@@ -130,7 +130,7 @@ def test_a_name_that_stands_twice_among_siblings() -> None:
 
 
 def test_a_second_try_without_a_name() -> None:
-    """DESIGN 2: what is transparent shares the names around it."""
+    """docs/statements.md: what is transparent shares the names around it."""
     assert of_body(
         lambda w: Try(Step("a", w.count)).Finally(Step("f", w.count)),
         lambda w: Try(Step("b", w.count)).Finally(Step("f", w.count)),
@@ -159,7 +159,7 @@ def test_a_break_or_continue_outside_a_loop() -> None:
 
 
 def test_a_break_of_a_loop_of_another_thread() -> None:
-    """DESIGN 2: the innermost loop of the same thread."""
+    """docs/statements.md: the innermost loop of the same thread."""
     assert of_body(lambda w: For("loop", True, WaitEvent(w.ev), Go("g", Break())))
     assert of_body(lambda w: For("loop", True, WaitEvent(w.ev), Parallel("p", Break())))
 
@@ -211,7 +211,7 @@ class AsyncHandler(Base):
 
 @pytest.mark.parametrize("workflow", [TwoInputs, AsyncHandler])
 def test_a_handler_of_a_shape_that_does_not_exist(workflow: type[Workflow]) -> None:
-    """DESIGN 2: sync, and nothing or one annotated input."""
+    """docs/statements.md: sync, and nothing or one annotated input."""
     assert problems(workflow)
 
 
@@ -230,7 +230,7 @@ def test_a_join_on_a_name_that_does_not_exist() -> None:
 
 
 def test_a_join_on_a_name_in_two_places() -> None:
-    """DESIGN 2: it needs its path."""
+    """docs/statements.md: it needs its path."""
     assert of_body(
         lambda w: Section("a", Go("g", WaitEvent(w.ev))),
         lambda w: Section("b", Go("g", WaitEvent(w.ev))),
@@ -239,7 +239,7 @@ def test_a_join_on_a_name_in_two_places() -> None:
 
 
 def test_two_handlers_of_one_event_that_differ() -> None:
-    """DESIGN 2: one event name has one input, output and role in the whole workflow."""
+    """docs/statements.md: one event name has one input, output and role in the whole workflow."""
     assert of_body(lambda w: WaitEvent(w.number), lambda w: Section("s", WaitEvent(w.other_number)))
 
 
@@ -276,7 +276,7 @@ class ReadsInLoop(Base):
 
 @pytest.mark.parametrize("workflow", [ReadsInIf, ReadsInText, ReadsInLoop])
 def test_a_definition_that_reads_state(workflow: type[Workflow]) -> None:
-    """DESIGN 2: it is built from a blank, and reported with its source line."""
+    """docs/statements.md: it is built from a blank, and reported with its source line."""
     with pytest.raises(DefinitionError) as refused:
         docs(workflow)
     text = Path(__file__).read_text().splitlines()
@@ -327,7 +327,7 @@ def test_what_a_later_issue_brings_says_so_at_registration(make: Any) -> None:
 
 
 def test_a_field_that_hides_a_name_of_workflow() -> None:
-    """DESIGN 2: when the class is made."""
+    """docs/statements.md: when the class is made."""
     with pytest.raises(DefinitionError, match="context"):
 
         class HidesContext(Workflow):

@@ -1,4 +1,4 @@
-"""INTERFACES 4 and DESIGN 2: what can be read from a definition without an instance."""
+"""docs/statements.md: what can be read from a definition without an instance."""
 
 from datetime import timedelta
 from decimal import Decimal

@@ -1,4 +1,4 @@
-"""DESIGN 2, Errors: Try, Except and Finally, and what passes through them."""
+"""docs/statements.md, Errors: Try, Except and Finally, and what passes through them."""
 
 from datetime import timedelta
 from typing import Never

@@ -231,7 +231,7 @@ def test_a_key_that_comes_again_gives_the_same_answer_once() -> None:
 
 
 def test_a_key_with_another_body_is_refused() -> None:
-    """Rule 27; INTERFACES 1: the hash covers event, thread and body."""
+    """Rule 27; docs/http.md: the hash covers event, thread and body."""
     run = evicted(Shop())
     run.send(Shop.add, NUT, idempotency_key="k")
     with pytest.raises(KeyReused):
@@ -323,7 +323,7 @@ def test_what_lies_in_the_inbox_at_the_end_is_answered_that_it_has_ended() -> No
 
 
 def test_an_inbox_that_is_full_refuses() -> None:
-    """DESIGN 5: 256 KiB; the messages that lie there are kept."""
+    """docs/limits.md: 256 KiB; the messages that lie there are kept."""
     run = evicted(Queueing())
     for number in range(4):
         with pytest.raises(Pending):

@@ -220,7 +220,7 @@ def test_then_steps_of_several_items_end_in_any_order() -> None:
 
 
 def test_a_row_of_steps_costs_one_save_each_and_one_more() -> None:
-    """Rule 12, DESIGN 4: save 1 is the create, so N steps from a start are N + 2 saves."""
+    """Rule 12, docs/testing.md: save 1 is the create, so N steps from a start are N + 2 saves."""
 
     class Row(Traced):
         def definition(self) -> Section[None]:

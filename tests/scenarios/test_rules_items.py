@@ -1,4 +1,4 @@
-"""DESIGN 2, "An item is live state": loops over items, and the threads of items."""
+"""docs/statements.md, "An item is live state": loops over items, and the threads of items."""
 
 from typing import Never
 

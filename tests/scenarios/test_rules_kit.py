@@ -1,4 +1,4 @@
-"""DESIGN 4: the test kit itself."""
+"""docs/testing.md: the test kit itself."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""DESIGN 5: past a limit the last good document stays, and who would pass it gets a clear error."""
+"""docs/limits.md: past a limit the last good document stays, and who would pass it gets a clear error."""
 
 from datetime import timedelta
 
@@ -202,7 +202,7 @@ class Counts(Traced):
 
 
 def test_answers_of_a_week_ago_are_forgotten() -> None:
-    """DESIGN 5: `seen` keeps ids for 7 days."""
+    """docs/limits.md: `seen` keeps ids for 7 days."""
     run = evicted(Counts())
     assert run.send(Counts.count, idempotency_key="k") == 1
     run.advance(timedelta(days=6))

@@ -202,7 +202,7 @@ def test_skip_in_a_backoff_gives_up_the_step() -> None:
 
 
 def test_verbs_that_do_not_fit_are_refused() -> None:
-    """INTERFACES 1: a thread that is neither parked nor in backoff."""
+    """docs/http.md: a thread that is neither parked nor in backoff."""
     run = evicted(TwoThreads())
     before = run.document
     with pytest.raises(NotApplicable):

@@ -145,7 +145,7 @@ class Entering(Traced):
 
 @pytest.mark.parametrize("sent_at, winner", [(1, "message"), (2, "message"), (3, "instant")])
 def test_what_has_come_already_goes_first_by_its_time(sent_at: int, winner: str) -> None:
-    """DESIGN 2, Select: the earliest message or passed instant, and only then the first true condition."""
+    """docs/statements.md, Select: the earliest message or passed instant, and only then the first true condition."""
     run = evicted(Entering(), now=START)
     run.advance(sent_at * HOUR)
     with pytest.raises(Pending):
@@ -183,7 +183,7 @@ class NoDelay(Traced):
 
 
 def test_a_delay_of_nothing_has_passed_on_entering() -> None:
-    """DESIGN 2, Select: what has come already goes before the first true condition."""
+    """docs/statements.md, Select: what has come already goes before the first true condition."""
     assert evicted(NoDelay()).output == "timer"
 
 
@@ -288,7 +288,7 @@ class NoClockInConditions(Traced):
 
 
 def test_a_condition_that_waits_has_no_context() -> None:
-    """DESIGN 2: nothing wakes an instance when only the clock has moved, so the thread is parked instead of asleep."""
+    """docs/statements.md: nothing wakes an instance when only the clock has moved, so the thread is parked instead of asleep."""
     run = evicted(NoClockInConditions())
     assert run.status == "Paused"
     assert run.threads == {"main": "late"}

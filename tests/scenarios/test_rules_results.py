@@ -92,7 +92,7 @@ class Copying(Traced):
 
 
 def test_a_then_step_that_changes_its_copy_is_parked() -> None:
-    """Rule 18, DESIGN 2: looked for in simulate after each action."""
+    """Rule 18, docs/statements.md: looked for in simulate after each action."""
     run = evicted(Copying())
     assert run.status == "Paused"
     assert run.threads == {"main": "fetch"}
@@ -171,7 +171,7 @@ def nested(depth: int) -> object:
 
 
 def test_a_state_deeper_than_its_limit_parks_the_step() -> None:
-    """Rule 5 and DESIGN 5: depth 64."""
+    """Rule 5 and docs/limits.md: depth 64."""
     LEFT_BEHIND.clear()
     LEFT_BEHIND["anything"] = nested(60)
     assert evicted(Breaking()).status == "Finished"
@@ -188,7 +188,7 @@ class Output(Traced):
 
 
 def test_an_output_that_is_not_of_its_type_parks_main() -> None:
-    """DESIGN 2, Output and Errors: checked by pydantic before the save; a callable of the tree at fault parks."""
+    """docs/statements.md, Output and Errors: checked by pydantic before the save; a callable of the tree at fault parks."""
     assert evicted(Output(value=3)).output == 3
     run = evicted(Output(value="three"))
     assert run.status == "Paused"
@@ -287,7 +287,7 @@ class Slow(Traced):
 
 
 def test_the_clock_alone_does_not_time_out_a_held_attempt() -> None:
-    """DESIGN 4, hold."""
+    """docs/testing.md, hold."""
     run = evicted(Slow(), hold={Slow.work})
     run.advance(timedelta(days=1))
     assert run.running == {"work"}

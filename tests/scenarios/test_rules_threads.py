@@ -1,4 +1,4 @@
-"""Rule 2, DESIGN 2: Go, Join and Parallel, and the names of threads."""
+"""Rule 2, docs/statements.md: Go, Join and Parallel, and the names of threads."""
 
 from typing import Never
 
@@ -202,7 +202,7 @@ class Beginning(Traced):
 
 
 def test_a_branch_does_not_wait_for_the_go_threads_it_began() -> None:
-    """DESIGN 2: a Go thread is waited for by a Join alone."""
+    """docs/statements.md: a Go thread is waited for by a Join alone."""
     run = evicted(Beginning())
     assert run.threads == {"main": "both", "both/b": "both/b/b done", "both/a/child": "both/a/child/child done"}
     run.send("b done")

@@ -217,7 +217,7 @@ def test_an_undo_gets_its_item_as_it_was_when_the_step_finished() -> None:
 
 
 def test_the_undos_of_a_deleted_item_are_kept_by_the_try_around_the_loop() -> None:
-    """DESIGN 2, items: its undo entries, which keep the item, go to the Try around the loop."""
+    """docs/statements.md, items: its undo entries, which keep the item, go to the Try around the loop."""
     run = evicted(ItemsInOrder(items={"x": Item(name="x"), "y": Item(name="y")}))
     run.send(Items.remove, "x")
     assert run.threads["main"] == "items/go on"

@@ -304,7 +304,8 @@ class Client:
             Bell(),
             retention=lambda _: plan.retention,
             history=plan.history,
-            woken=lambda key, act: None,
+            woken=lambda key, act, before: None,
+            wake=lambda key, at: None,
         )
         self.started = False
         self.answers: dict[str, Any] = {}

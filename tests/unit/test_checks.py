@@ -1,8 +1,8 @@
-"""What registration says of a definition: every problem at once, each with path and source line (DESIGN 2)."""
+"""What registration says of a definition: every problem at once, each with path and source line (docs/statements.md)."""
 
 import re
 import typing
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -46,6 +46,7 @@ from asyncflow import (
     Workflow,
     docs,
     event,
+    query,
 )
 
 DAY = timedelta(days=1)
@@ -53,6 +54,9 @@ DAY = timedelta(days=1)
 
 class Item(BaseModel):
     n: int = 0
+
+    @event
+    def accept(self) -> None: ...
 
 
 class Base(Workflow):
@@ -69,6 +73,15 @@ class Base(Workflow):
     def numbers(self) -> list[int]: ...  # type: ignore[empty-body]
     def perhaps(self) -> int | None: ...
     async def later(self) -> None: ...
+    def each(self) -> Iterator[int]:
+        yield 1
+
+    def each_of(self, a: str) -> Iterator[int]:
+        yield 1
+
+    async def each_later(self) -> AsyncIterator[int]:
+        yield 1
+
     def problems(self, a: int, b: int) -> None: ...
     def untyped(self, a): ...  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
 
@@ -168,7 +181,7 @@ WRONG: dict[str, tuple[Build, dict[str, str]]] = {
     "reads it into a name": (lambda s: S(WaitFor(f"w{s.n}", DAY)), {"": "reads the field 'n'"}),
     "reads an item": (
         lambda s: S(ForEach("e", lambda: s.items, lambda i: S(WaitEvent(f"w{i.n}")))),
-        {"e": "a blank has not"},
+        {"e": "reads the field 'n' of the item Item"},
     ),
     "handlers that differ": (
         lambda s: S(
@@ -221,6 +234,37 @@ WRONG: dict[str, tuple[Build, dict[str, str]]] = {
     ),
     "at most once": (lambda s: S(Step(s.f, idempotent=False, retry=Retry())), {"f": "leave out"}),
     "no time zone": (lambda s: S(Select("s", At(datetime(2024, 1, 1)))), {"s": "no time zone"}),  # noqa: DTZ001
+    "a negative delay": (
+        lambda s: S(Select("s", After(-DAY)), WaitFor("w", -DAY), WaitFor("fine", DAY * 0)),
+        {"s": "is negative", "w": "is negative"},
+    ),
+    "generators": (
+        lambda s: S(
+            Step(s.each),
+            Step("async", s.each_later),
+            Step("undone", s.f, undo=s.each),
+            Step("then", s.text, then=s.each_of),
+            Select("s", On(s.each_of), On("x", s.each), After(DAY, s.each), When("w", s.each)),
+            ForEach("items", s.each, lambda i: S(Step(s.f))),
+            Return(s.each),
+            Raise(s.each),
+        ),
+        dict.fromkeys(("each", "async", "undone", "then", "s/each_of", "s/x", "s", "items", "return", "raise"), "is a generator"),
+    ),
+    "values": (
+        lambda s: S(Section("a", Return(s.one)), Section("b", Return(s.later)), Section("c", Raise(s.one))),
+        {"a/return": "takes 1", "b/return": "async", "c/raise": "takes 1"},
+    ),
+    "the text of an event": (
+        lambda s: S(
+            WaitEvent("e_text"),
+            Select("s", On("e"), On("fine"), On("yes", s.f)),
+            ForEach("each", lambda: s.items, lambda i: S(WaitEvent("accept"))),
+        ),
+        {"e_text": "say self.e_text", "s": "say self.e", "each/accept": "Item.accept"},
+    ),
+    "a name that is not there": (lambda s: S(Step(s.yess)), {"": "did you mean yes?"}),
+    "a name that is nowhere": (lambda s: S(Step(s.zzz)), {"": "asks for Checked.zzz, which is not there"}),
     "unknown items": (
         lambda s: S(ForEach("e", lambda: list(s.items), lambda i: S(WaitEvent("x")))),
         {"e": "is unknown"},
@@ -244,6 +288,16 @@ def test_every_problem_is_reported_with_its_path_and_line(case: str) -> None:
     assert set(told) == set(expected)
     for _, _, source in found:
         assert re.fullmatch(r".*test_checks\.py:\d+", source)
+
+
+def test_what_a_part_has_noted_is_told_once() -> None:
+    error: Any = "ValueError"
+    found = problems_of(lambda s: S(Try(Step(s.f)).Except(error, Step(s.g))))
+    assert [message for _, message, _ in found] == ["Except takes a class of exceptions or a tuple of them, got 'ValueError'"]
+
+
+def test_a_text_beside_the_methods_of_other_items_is_fine() -> None:
+    assert problems_of(lambda s: S(WaitEvent("accept"), ForEach("each", lambda: s.items, lambda i: S(WaitEvent("x"))))) == []
 
 
 def test_all_problems_come_in_one_error() -> None:
@@ -336,3 +390,29 @@ def test_a_label_that_is_no_field_is_refused() -> None:
 
     with pytest.raises(DefinitionError, match="nowhere"):
         docs(Labelled)
+
+
+def each(cls: type[Workflow]) -> Iterator[Any]:
+    yield cls()
+
+
+async def later(cls: type[Workflow]) -> Any:
+    return cls()
+
+
+@pytest.mark.parametrize("start, word", [(each, "is a generator"), (later, "this one is async")])
+def test_a_start_that_gives_no_object_is_refused(start: Any, word: str) -> None:
+    cls = type("Starting", (Workflow,), {"definition": waiting, "__module__": __name__, "start": classmethod(start)})
+    with pytest.raises(DefinitionError, match=word):
+        docs(cls)
+
+
+def test_a_query_that_is_a_generator_is_refused() -> None:
+    cls = type("Asked", (Base,), {"definition": waiting, "__module__": __name__, "listed": query(Base.each)})
+    with pytest.raises(DefinitionError, match="the query is a generator"):
+        docs(cls)
+
+
+def test_a_keyword_that_no_workflow_takes_is_named() -> None:
+    with pytest.raises(TypeError, match="Odd is given lables=: a workflow takes name= and labels="):
+        type("Odd", (Workflow,), {"__module__": __name__}, lables=("a",))

@@ -1,7 +1,7 @@
 """Signatures of handlers, inputs and outputs: what is read off a method, and what it takes."""
 
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, computed_field
@@ -133,10 +133,52 @@ def errors_of(given: Input, text: bytes | None) -> list[dict[str, str]]:
 def test_an_input_is_checked_as_the_docs_say_it() -> None:
     given = Input(Annotated[list[int], Field(max_length=2)])
     given.check(b"[1, 0]")
-    assert errors_of(given, b'["1"]') == [{"path": "0", "message": "'1' is not of type 'integer'"}]
+    assert errors_of(given, b'["1"]') == [{"path": "0", "message": 'expected integer, found "1"'}]
     assert {error["path"] for error in errors_of(given, b'[1, "a", null]')} == {"", "1", "2"}
-    assert errors_of(given, None)
-    assert errors_of(given, b"null")
+    assert errors_of(given, None) == [{"path": "", "message": "expected a body: array, found none"}]
+    assert errors_of(given, b"null") == [{"path": "", "message": "expected array, found null"}]
+
+
+@pytest.mark.parametrize(
+    "annotation, text, said",
+    [
+        (Literal["yes", "no"], b'"oh"', 'expected "yes" or "no", found "oh"'),
+        (bool, b"1", "expected boolean, found 1"),
+        (int | None, b"true", "true is not valid under any of the given schemas"),
+        (Annotated[str, Field(max_length=1)], b'"it\'s"', '"it\'s" is too long'),
+        (dict[str, int], b'{"a": null}', "expected integer, found null"),
+    ],
+)
+def test_a_refusal_is_said_in_the_words_of_json(annotation: Any, text: bytes, said: str) -> None:
+    assert [one["message"] for one in errors_of(Input(annotation), text)] == [said]
+
+
+def test_what_a_hostile_input_holds_is_not_said_whole() -> None:
+    assert len(errors_of(Input(int), b'"' + b"x" * 100_000 + b'"')[0]["message"]) < 600
+
+
+def test_an_input_with_a_default_may_be_left_out() -> None:
+    class Optional:
+        @event
+        def opt(self, n: int | None = 5) -> None: ...
+        @event
+        def keep(self, why: str = "") -> None: ...
+
+    opt, keep = event_spec("opt", Optional().opt).input, event_spec("keep", Optional().keep).input
+    assert (opt.schema or {})["default"] == 5
+    assert (keep.schema or {})["default"] == ""
+    for given in (opt, keep):
+        given.check(None)
+        assert given.arguments(None) == ()
+    opt.check(b"null")
+    assert opt.arguments(b"null") == (None,), "a null is a value, where the type takes one"
+    assert errors_of(keep, b"null") == [{"path": "", "message": "expected string, found null"}]
+
+
+def test_a_default_that_is_no_json_is_not_shown() -> None:
+    unshown = Input(Any, default=object())
+    unshown.check(None)
+    assert "default" not in (unshown.schema or {})
 
 
 def test_what_the_schema_cannot_say_pydantic_says() -> None:

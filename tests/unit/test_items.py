@@ -1,4 +1,4 @@
-"""Live items: keys that go, containers that change, and callables of items that fail (DESIGN 2, rules 2, 4)."""
+"""Live items: keys that go, containers that change, and callables of items that fail (docs/statements.md, rules 2, 4)."""
 
 from collections.abc import Callable
 from typing import Any

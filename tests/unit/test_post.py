@@ -307,11 +307,24 @@ def test_kill_acts_at_once_also_while_a_step_is_held() -> None:
     answers = stored.write(message)
     assert stored.instance.status == "Cancelled"
     assert answers["lies"].status == 410
+    refused = [one for one in stored.records if one["kind"] == "refused"]
+    assert [(one["message_id"], one["event"]) for one in refused] == [("lies", "add")]
+    assert "has ended (Cancelled) before the event 'add' had its turn" in refused[0]["error"]["message"]
+    assert stored.records[-1]["kind"] == "ended"
     assert answers[message.id].error is None
     assert stored.instance.threads == {}
     before = stored.text
     stored.finish(stored.runs[0])
     assert stored.text == before
+
+
+def test_operators_words_that_lie_when_the_instance_ends_are_answered_and_noted() -> None:
+    stored = held()
+    for verb in ("pause", "cancel"):
+        stored.write(stored.message(verb, key=verb))
+    answers = stored.write(stored.message("kill"))
+    assert (answers["pause"].status, answers["cancel"].status) == (410, 200)
+    assert [one["event"] for one in stored.records if one["kind"] == "refused"] == ["pause"]
 
 
 def test_a_cancel_of_a_held_step_is_told_to_its_action() -> None:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, computed_field
 from asyncflow import AnswerDropped, InvalidInput, NotFound, On, Rejected, S, Section, Select, Workflow, event
 from asyncflow.activation import Answer
 from asyncflow.definition import Definition
-from asyncflow.requests import encode_input, event_of, outcome_of, request_hash, typed_answer
+from asyncflow.requests import NO_INPUT, encode_input, event_of, outcome_of, request_hash, typed_answer
 
 
 class Box(BaseModel):
@@ -35,6 +35,9 @@ class Mail(Workflow):
 
     def never(self) -> None: ...
 
+    @event("Declared")
+    def declared(self) -> None: ...
+
     def definition(self) -> Section[Any]:
         return S(Select("wait", On(self.put), On(self.named), On("asked", self.given), On("plain")))
 
@@ -53,12 +56,15 @@ def test_an_event_is_named_by_its_name_or_its_method(asked: Any, name: str) -> N
 def test_a_method_that_nothing_waits_for_is_not_found() -> None:
     with pytest.raises(NotFound, match="never"):
         event_of(MAIL, Mail.never)
+    with pytest.raises(NotFound, match=r"Mail\.declared is one, but no statement awaits it"):
+        event_of(MAIL, Mail.declared)
 
 
 @pytest.mark.parametrize(
     "value, text",
     [
-        (None, None),
+        (NO_INPUT, None),
+        (None, b"null"),
         (0, b"0"),
         (False, b"false"),
         ("", b'""'),

@@ -1,4 +1,4 @@
-"""`Retry`: which delays it gives, which values it takes (DESIGN 3)."""
+"""`Retry`: which delays it gives, which values it takes (docs/statuses.md)."""
 
 from datetime import timedelta
 from typing import Any

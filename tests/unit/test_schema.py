@@ -1,4 +1,4 @@
-"""A workflow from outside: `docs`, `walk`, `find` and the tree as JSON (INTERFACES 4)."""
+"""A workflow from outside: `docs`, `walk`, `find` and the tree as JSON (docs())."""
 
 from typing import Any
 

@@ -11,8 +11,9 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, computed_field,
 from pydantic_core import from_json
 
 from asyncflow import Section, Workflow
+from asyncflow.errors import InvalidState
 from asyncflow.limits import JSON_INTEGER_MAX, STATE_DEPTH
-from asyncflow.state import InvalidState, StateCodec, check_restricted
+from asyncflow.state import StateCodec, check_restricted
 
 
 def deep(levels: int, inner: str = "1") -> bytes:
@@ -46,16 +47,18 @@ def test_what_every_store_keeps_is_taken(text: bytes) -> None:
     [
         (b"NaN", "NaN"),
         (b'{"a": [-Infinity]}', "-Infinity"),
-        (b"[1e999]", "inf"),
-        (b"-1E+400", "inf"),
+        (b"[1e999]", "0: the number Infinity"),
+        (b"-1E+400", "-Infinity"),
         (b"9007199254740992", "9007199254740992"),
-        (b'{"a": -9007199254740992}', "-9007199254740992"),
+        (b'{"a": -9007199254740992}', "a: the integer -9007199254740992"),
+        (b'{"a": {"b": [0, 1' + b"0" * 400 + b"]}}", r"a/b/1: the integer 1(0){19}… \(401 digits\)"),
+        (b"1" + b"0" * 5_000, "thousands of digits"),
         (b'"a\\u0000b"', "NUL"),
-        (b'{"a\\u0000": 1}', "NUL"),
-        (b'{"a": 1, "a": 1}', "doubled"),
+        (b'{"b": {"a\\u0000": 1}}', "b: a NUL"),
+        (b'{"a": 1, "a": 1}', "the doubled key 'a'"),
         (b'[{"x": {"a": 1, "b": 2, "a": 3}}]', "doubled"),
         (deep(STATE_DEPTH + 1), "deeper"),
-        (b'{"a":' * 65 + b"1" + b"}" * 65, "deeper"),
+        (b'{"a":' * 65 + b"1" + b"}" * 65, "^a/a/a/a/a/a/…: JSON deeper"),
         (deep(100_000), "deeper"),
     ],
 )
@@ -148,7 +151,7 @@ class Holder(Workflow):
 @pytest.mark.parametrize(
     "change, what",
     [
-        ({"number": float("nan")}, "NaN"),
+        ({"number": float("nan")}, "number: the number NaN"),
         ({"number": float("inf")}, "Infinity"),
         ({"lines": [Line(lineName="x", price=float("nan"))]}, "NaN"),
         ({"count": JSON_INTEGER_MAX + 1}, "9007199254740992"),
@@ -159,7 +162,7 @@ class Holder(Workflow):
         ({"anything": {1: 1, "1": 2}}, "doubled"),
         ({"text": "a\0b"}, "NUL"),
         ({"text": "\ud800"}, "cannot be written"),
-        ({"text": 3}, "cannot be written"),
+        ({"text": 3}, "cannot be written as JSON: the field 'text'"),
         ({"lines": [{"name": "no model"}]}, "cannot be written"),
         ({"anything": object()}, "cannot be written"),
     ],
