@@ -11,7 +11,7 @@ from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
 
-from benchmarks import engine, http, sqlite
+from benchmarks import cold_start, engine, firestore, http, postgres, sqlite
 
 PARTS: dict[str, Callable[[], dict[str, Any]]] = {
     "engine": engine.loop_figures,
@@ -23,6 +23,9 @@ PARTS: dict[str, Callable[[], dict[str, Any]]] = {
     "start": sqlite.start_figures,
     "restart": sqlite.restart_figures,
     "http": http.http_figures,
+    "postgres": postgres.step_figures,
+    "firestore": firestore.cost_figures,
+    "cold-start": cold_start.cold_start_figures,
 }
 
 

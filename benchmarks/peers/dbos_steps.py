@@ -1,7 +1,13 @@
-"""DBOS on SQLite: ten steps a workflow, one at a time and 16 at once. Runs in an environment of its own."""
+"""DBOS: ten steps a workflow, one at a time and 16 at once. Runs in an environment of its own.
+
+    python dbos_steps.py [URL]
+
+On the Postgres database of that URL, which it makes; without one on SQLite.
+"""
 
 import json
 import logging
+import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -40,7 +46,8 @@ def rate(at_once: int, workflows: int) -> float:
 def main() -> None:
     logging.disable(logging.CRITICAL)
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
-        config: DBOSConfig = {"name": "bench", "system_database_url": f"sqlite:///{folder}/dbos.sqlite", "log_level": "CRITICAL"}
+        url = sys.argv[1] if len(sys.argv) > 1 else f"sqlite:///{folder}/dbos.sqlite"
+        config: DBOSConfig = {"name": "bench", "system_database_url": url, "log_level": "CRITICAL"}
         DBOS(config=config)
         DBOS.launch()
         rate(1, 3)
