@@ -75,8 +75,10 @@ class Delivery:
         key: tuple[str, str] | None = None,
         input: Any = None,
         caller: str | None = None,
-    ) -> bool:
-        """Create an instance; False when the same key has started it before.
+    ) -> Stored | None:
+        """Create an instance, and give it as it was saved; None: it is there, and has to be read.
+
+        That is so when the same key has started it before, or when the answer of the store was lost.
 
         Args:
             definition: Of which workflow.
@@ -106,17 +108,18 @@ class Delivery:
 
         while True:
             act, _ = decide(load, (), record, retention=self._retention(definition.name))
-            outcome = self._committer.save(write_of(act, None, history=self._history))
+            write = write_of(act, None, history=self._history)
+            outcome = self._committer.save(write)
             definition.release(act.body)
             if isinstance(outcome, Saved):
                 self._after(Key(definition.name, id), act, None)
-                return True
+                return Stored(write.record, outcome.revision)
             if not isinstance(outcome, Failed) or outcome.in_doubt:
                 known = self.same_start(definition, id, key, uid=uid)
                 if known:
                     self._after(Key(definition.name, id), act, None)
                 if known is not None:
-                    return known
+                    return None
             if isinstance(outcome, Failed) and (not outcome.in_doubt or time.monotonic() > until):
                 raise outcome.error
             time.sleep(DOUBT_RETRY_SECONDS)

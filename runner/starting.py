@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 from weakref import WeakKeyDictionary
 
 from pydantic import ValidationError
@@ -18,10 +18,18 @@ from asyncflow.requests import request_hash
 from asyncflow.schema import start_model
 from runner.deliver import Delivery
 from runner.ids import id_for
+from runner.stores.base import Stored
 
 Make = Callable[[bytes | None], Workflow]
 
 _MAKERS: Final[WeakKeyDictionary[Definition[Any], Make]] = WeakKeyDictionary()
+
+
+class Started(NamedTuple):
+    """What was started: its id, and the instance as it was saved; None where it has to be read, as for a repeated start."""
+
+    id: str
+    stored: Stored | None = None
 
 
 def start_from(
@@ -32,8 +40,8 @@ def start_from(
     id: str | None = None,
     key: str | None = None,
     caller: str | None = None,
-) -> str:
-    """Start an instance from JSON text, and give its id.
+) -> Started:
+    """Start an instance from JSON text.
 
     Args:
         delivery: Of the Runner that is to have it.
@@ -56,15 +64,15 @@ def start_from(
     own = id_for(id, key)
     # A repeat is no start: what `start` would say of the body now is not asked.
     if hashed is not None and delivery.same_start(definition, own, hashed) is not None:
-        return own
+        return Started(own)
     made = _maker(definition)(body)
     try:
         state = definition.codec.dump(made)
     except InvalidState as error:
         raise HandlerFailed(f"{definition.name} made a state that cannot be stored: nothing was started") from error
     value = None if body is None else from_json(body)
-    delivery.start(definition, state, id=own, uid=secrets.token_hex(16), key=hashed, input=value, caller=caller)
-    return own
+    stored = delivery.start(definition, state, id=own, uid=secrets.token_hex(16), key=hashed, input=value, caller=caller)
+    return Started(own, stored)
 
 
 def _maker(definition: Definition[Any]) -> Make:

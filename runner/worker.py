@@ -91,6 +91,8 @@ class Worker:
         self._refused: dict[Key, None] = {}
         """Who found no room while hung actions kept all threads."""
         self._spare_at = 0.0
+        self._looks_at: datetime | None = None
+        """When due work is looked for next, whoever nudges or not; None: that is being found out."""
         self._told = False
         """The store says by itself when another process has made something due."""
         self._expired = False  # an instance was found whose time is over: a sweep deletes it
@@ -206,8 +208,11 @@ class Worker:
         if key in self._seats:
             self.wake(key)
 
-    def look_out(self) -> None:
-        """Ask the store for due work now; from any thread."""
+    def look_out(self, at: datetime | None = None) -> None:
+        """Ask the store for due work *at* that instant, or now; from any thread."""
+        looks_at = self._looks_at
+        if at is not None and looks_at is not None and looks_at <= at:
+            return  # then it is asked anyway
         if self._thread is not None and self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._nudge.set)
 
@@ -280,6 +285,12 @@ class Worker:
 
     async def _rest(self, changed: Any) -> Any:
         """Wait until something is due, another process has written, or somebody nudges."""
+        try:
+            return await self._rest_until_due(changed)
+        finally:
+            self._looks_at = None
+
+    async def _rest_until_due(self, changed: Any) -> Any:
         due = None if self._draining else await self._asking.ask(self._store.next_due, self._names)
         until = time.monotonic() + RECOVER_SECONDS
         look = LOOK_FAR_SECONDS if self._store.remote else LOOK_SECONDS
@@ -291,6 +302,7 @@ class Worker:
                 until = max(until, self._spare_at)
             if wait == 0 and not self._store.hands_out_once:
                 until = max(until, time.monotonic() + look)  # handed out just now, and due until it is saved
+        self._looks_at = self._store.now() + timedelta(seconds=until - time.monotonic())
         while True:
             rest = until - time.monotonic()
             if rest <= 0:

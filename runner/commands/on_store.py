@@ -95,7 +95,7 @@ class StoreAccess(Code):
         """Start an instance and give it."""
         definition = self._definition(workflow)
         made = start_from(self._runner.delivery, definition, body, id=id, key=key, caller=self._caller)
-        return self.get(workflow, made)
+        return self.get(workflow, made.id)
 
     def send(
         self,

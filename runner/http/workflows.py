@@ -119,8 +119,8 @@ class Workflows:
         body, key = edge.read_body(request), edge.idempotency_key(request)
         delivery, wanted = self._runner.delivery, request.args.get("id")
         started = start_from(delivery, definition, body, id=wanted, key=key, caller=g.asyncflow_caller)
-        path = _path(workflow, started)
-        stored = delivery.get(Key(workflow, started))
+        path = _path(workflow, started.id)
+        stored = started.stored or delivery.get(Key(workflow, started.id))
         return self._shown(definition, stored, path, status=201, headers={"Location": path})
 
     def instance(self, workflow: str, id: str) -> Response:

@@ -17,8 +17,8 @@ class Wakeable(Protocol):
         """Look at an instance now."""
         ...
 
-    def look_out(self) -> None:
-        """Ask the store what is due, and when something is."""
+    def look_out(self, at: datetime | None = None) -> None:
+        """Ask the store what is due *at* that instant, or now."""
         ...
 
 
@@ -43,7 +43,7 @@ class LocalScheduler(Scheduler):
         if at <= self._now():
             worker.wake(key)
         else:
-            worker.look_out()
+            worker.look_out(at)
         return True
 
     def close(self) -> None:
