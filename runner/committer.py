@@ -27,8 +27,6 @@ BATCH_WRITES_MAX: Final = 200
 """More in one transaction would only make the first of them wait; measured gains end well below."""
 QUICK_SECONDS: Final = 0.002
 """Commits that take less on average may be made on an event loop: it is held up no longer than by a few callbacks."""
-ALONGSIDE_WRITES: Final = 4
-"""From so many writes on a commit is left to the thread, since the event loop has enough to do for others meanwhile."""
 _SMOOTHING: Final = 0.2
 """How much the last commit counts in that average."""
 
@@ -99,7 +97,7 @@ class Committer:
         if self._flights is not None:
             self._flights.take(pending)
             return
-        self._enter(pending, lead=self.quick and len(pending) < ALONGSIDE_WRITES)
+        self._enter(pending, lead=self.quick)
 
     def close(self) -> None:
         """Finish what is pending, then stop."""
