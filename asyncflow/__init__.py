@@ -3,6 +3,8 @@
 A workflow is a class: typed fields are its state, `definition()` returns a tree of statements. See docs/tutorial.md.
 """
 
+from typing import TYPE_CHECKING, Any, Final
+
 from asyncflow.errors import (
     AlreadyExists,
     AnswerDropped,
@@ -80,8 +82,10 @@ from asyncflow.statements import (
     When,
     With,
 )
-from asyncflow.testing import Held, Simulation, simulate
 from asyncflow.workflow import Context, Workflow
+
+if TYPE_CHECKING:
+    from asyncflow.testing import Held, Simulation, simulate
 
 __all__ = [
     "After", "AlreadyExists", "AnswerDropped", "AsyncflowError", "At", "Atomic", "Awaited", "Break", "Call",
@@ -94,3 +98,18 @@ __all__ = [
     "WaitFor", "WaitOperations", "WaitUntil", "When", "With", "Workflow", "WorkflowCancelled", "WorkflowFailed",
     "docs", "event", "find", "query", "simulate", "walk",
 ]  # fmt: skip
+
+_KIT: Final = frozenset({"Held", "Simulation", "simulate"})
+
+
+def __getattr__(name: str) -> Any:
+    """Import the test kit, and the engine with it, when it is first asked for: that is a third of the import."""
+    if name not in _KIT:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from asyncflow import testing  # noqa: PLC0415 - see above
+
+    return getattr(testing, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_KIT})
