@@ -16,9 +16,9 @@ from asyncflow.handlers import read_json
 from asyncflow.instance import Instance, ThreadStatus
 from asyncflow.requests import NO_INPUT, encode_input, event_of, outcome_of, query_of, typed_answer
 from asyncflow.views import place_paths
-from runner.records import Loaded
 from runner.stores.base import Key
-from runner.waiting import Waiting
+from runner.work.records import Loaded
+from runner.work.waiting import Waiting
 
 if TYPE_CHECKING:
     from runner.runner import Runner

@@ -15,15 +15,9 @@ from asyncflow.definition import Definition
 from asyncflow.errors import Malformed, NotApplicable, NotFound
 from asyncflow.nodes import described
 from asyncflow.requests import request_hash
-from runner.activity import Plan
-from runner.bell import Bell
-from runner.committer import Committer
-from runner.deliver import Delivery
 from runner.handle import Handle
 from runner.ids import check_id, id_for
 from runner.questions import check_filter
-from runner.records import hint_for
-from runner.requested import RequestWorker, too_long
 from runner.schedulers import delivers, faults, open_scheduler
 from runner.schedulers.base import REQUEST, Scheduler, Terms
 from runner.schedulers.local import LocalScheduler
@@ -31,8 +25,14 @@ from runner.settings import CONCURRENCY, load_settings
 from runner.stores import open_store
 from runner.stores.base import Key, Store
 from runner.stores.encoding import utc_now
-from runner.sweeper import Sweeper
-from runner.worker import Worker
+from runner.work.activity import Plan
+from runner.work.bell import Bell
+from runner.work.committer import Committer
+from runner.work.deliver import Delivery
+from runner.work.records import hint_for
+from runner.work.request_worker import RequestWorker, too_long
+from runner.work.sweeper import Sweeper
+from runner.work.worker import Worker
 
 if TYPE_CHECKING:
     from flask import Blueprint, Flask

@@ -16,9 +16,9 @@ from asyncflow.errors import Full, HandlerFailed, InvalidInput, InvalidState, Re
 from asyncflow.handlers import Input, invalid_input
 from asyncflow.requests import request_hash
 from asyncflow.schema import start_model
-from runner.deliver import Delivery
 from runner.ids import id_for
 from runner.stores.base import Stored
+from runner.work.deliver import Delivery
 
 Make = Callable[[bytes | None], Workflow]
 

@@ -1,7 +1,8 @@
 """What one instance costs: run on a store in memory, under a clock that is moved, with a queue that counts.
 
-Reads, writes and tasks are those of the very loop that runs in production with a scheduler that delivers (`runner.seat`), so
-they are what Firestore and Cloud Tasks would be asked for when nothing goes wrong (the table in section 8 of the protocol).
+Reads, writes and tasks are those of the very loop that runs in production with a scheduler that delivers
+(`runner.work.request_seat`), so they are what Firestore and Cloud Tasks would be asked for when nothing goes wrong (the table in
+section 8 of the protocol).
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ from asyncflow.errors import Malformed, Pending
 from asyncflow.handlers import read_json, type_of_result
 from asyncflow.leases import Run, finished
 from asyncflow.requests import outcome_of
-from runner.deliver import Delivery
 from runner.durations import show_duration
-from runner.requested import RequestWorker
 from runner.runner import Runner
 from runner.schedulers.base import Scheduler
 from runner.starting import start_from
 from runner.stores.base import Key, Outcomes, Saved, Store, Write
+from runner.work.deliver import Delivery
+from runner.work.request_worker import RequestWorker
 
 BEGIN: Final = datetime(2024, 1, 1, tzinfo=UTC)
 """Where the clock stands at first: a fixed day, so that the same run costs the same."""
@@ -99,7 +100,7 @@ class _Counting(Scheduler):
 
 @dataclass
 class _Stubs:
-    """Ends attempts at once with given results, without running their actions; stands for `runner.actions.Actions`."""
+    """Ends attempts at once with given results, without running their actions; stands for `runner.work.actions.Actions`."""
 
     worker: RequestWorker
     cost: Cost

@@ -20,12 +20,12 @@ from runner.commands.access import JsonObject
 from runner.handle import Handle
 from runner.ids import check_id
 from runner.questions import check_filter
-from runner.records import Loaded
 from runner.runner import Runner
 from runner.settings import Settings
 from runner.showing import line_of, set_aside, unfit_of
 from runner.starting import start_from
 from runner.stores.base import Key
+from runner.work.records import Loaded
 
 LOOK_SECONDS: Final = 0.2
 """How often a command that waits asks whether anybody has written: not felt, and cheap by the store's promise."""

@@ -11,9 +11,9 @@ from asyncflow.definition import Definition
 from asyncflow.errors import Unavailable
 from asyncflow.views import shown, shown_awaits
 from runner.http.replies import with_state
-from runner.records import Loaded
 from runner.showing import set_aside
 from runner.stores.base import Stored
+from runner.work.records import Loaded
 
 
 def whole(definition: Definition[Any], stored: Stored, *, now: datetime, path: str) -> tuple[bytes, int | None]:

@@ -10,7 +10,7 @@ from flask import Request
 from werkzeug.wrappers import Response
 
 from runner.http.problems import problem_of
-from runner.waiting import Waiting
+from runner.work.waiting import Waiting
 
 PARK: Final = "asyncflow.park"
 """The key of the WSGI environment under which a server that can park callers has a function that does."""

@@ -21,7 +21,7 @@ from runner.http import edge
 from runner.http.replies import reply
 from runner.ids import check_id
 from runner.stores.base import Key
-from runner.sweeper import SWEEP_PART
+from runner.work.sweeper import SWEEP_PART
 
 if TYPE_CHECKING:
     from runner.runner import Runner

@@ -22,11 +22,11 @@ from runner.http.parking import answer_when
 from runner.http.replies import reply, reply_nothing
 from runner.ids import check_id
 from runner.questions import check_filter
-from runner.records import Loaded
 from runner.showing import line_of, unfit_of
 from runner.starting import start_from
 from runner.stores.base import Key, Stored
-from runner.waiting import Waiting
+from runner.work.records import Loaded
+from runner.work.waiting import Waiting
 
 if TYPE_CHECKING:
     from runner.runner import Runner

@@ -12,7 +12,7 @@ from datetime import timedelta
 import pytest
 
 from asyncflow import After, For, On, S, Section, Select, Status, Step, Workflow, event
-from runner import sweeper
+from runner.work import sweeper
 from tests.runner.clocks import Clock
 from tests.runner.test_firestore_cost import Cost, Meter, meters
 from tests.servers.firestore import SERVER, firestore_url

@@ -11,7 +11,7 @@ import pytest
 from examples import fan_out, transfer
 from examples.fan_out import Survey
 from examples.transfer import Bank
-from runner.sweeper import AGAIN
+from runner.work.sweeper import AGAIN
 from tests.runner.clocks import Clock
 from tests.servers.firestore import SERVER, firestore_url
 from tests.tasks.conftest import Open, cloud_tasks, issuer, queue, serving

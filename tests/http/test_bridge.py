@@ -14,7 +14,7 @@ from runner.http import bridge
 from runner.http.bridge import Bridge, environ_of
 from runner.http.parking import answer_when
 from runner.http.replies import reply
-from runner.waiting import Waiting
+from runner.work.waiting import Waiting
 
 MOST = limits.BODY_BYTES
 

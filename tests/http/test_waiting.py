@@ -13,9 +13,9 @@ from werkzeug.test import TestResponse
 
 from asyncflow import limits
 from runner import Runner
-from runner.bell import Bell
 from runner.stores.base import Key
-from runner.waiting import Waiting
+from runner.work.bell import Bell
+from runner.work.waiting import Waiting
 from tests.http.asking import Asker
 from tests.http.conftest import Open
 from tests.runner.gates import PATIENCE, Gate

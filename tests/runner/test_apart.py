@@ -7,9 +7,9 @@ from queue import SimpleQueue
 import pytest
 
 from asyncflow.errors import Unavailable
-from runner.committer import Committer
 from runner.stores.base import Failed, Outcome, Outcomes, Saved, Write
 from runner.stores.memory import MemoryStore
+from runner.work.committer import Committer
 from tests.conformance.records import ORDER, record
 from tests.runner.gates import PATIENCE
 

@@ -8,9 +8,9 @@ import pytest
 from asyncflow import ForEach, Return, S, Section, Step, Workflow
 from asyncflow.errors import Unavailable
 from runner import Runner
-from runner.committer import BATCH_WRITES_MAX, Committer
 from runner.stores.base import Failed, Outcomes, Saved, Write
 from runner.stores.memory import MemoryStore
+from runner.work.committer import BATCH_WRITES_MAX, Committer
 from tests.conformance.records import ORDER, record
 from tests.runner.conftest import Open
 from tests.runner.gates import PATIENCE, Gate

@@ -8,9 +8,10 @@ import pytest
 
 from asyncflow import For, Return, S, Section, Step, WaitEvent, Workflow, event
 from asyncflow.errors import Unavailable
-from runner import Runner, activity, asking, worker
-from runner import deliver as delivering
+from runner import Runner
 from runner.stores.base import Failed, Key, Outcomes, Stored, Write
+from runner.work import activity, asking, worker
+from runner.work import deliver as delivering
 from tests.runner.conftest import Open, wait_for
 from tests.runner.gates import PATIENCE
 

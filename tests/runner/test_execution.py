@@ -10,7 +10,7 @@ import pytest
 from asyncflow.instance import Message
 from asyncflow.leases import Run
 from asyncflow.workflow import Context
-from runner.execution import Execution
+from runner.work.execution import Execution
 
 NOW = datetime(2024, 2, 28, tzinfo=UTC)
 Ends = list[tuple[str, Message | None]]

@@ -13,10 +13,11 @@ import pytest
 
 from asyncflow import Return, S, Section, Step, WaitFor, Workflow
 from asyncflow.errors import Unavailable
-from runner import Runner, activity, asking, worker
-from runner.asking import LOAD_AT_ONCE
+from runner import Runner
 from runner.stores.base import Failed, Outcomes, Stored, Write
 from runner.stores.memory import MemoryRows, MemoryStore
+from runner.work import activity, asking, worker
+from runner.work.asking import LOAD_AT_ONCE
 from tests.runner.conftest import Open
 from tests.runner.gates import PATIENCE, Gate
 

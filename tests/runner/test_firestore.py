@@ -18,9 +18,10 @@ import pytest
 
 from asyncflow import For, Return, S, Section, Step, WaitEvent, Workflow, event
 from asyncflow.errors import Pending, Unavailable
-from runner import Runner, activity
-from runner import deliver as delivering
+from runner import Runner
 from runner.stores import firestore_calls
+from runner.work import activity
+from runner.work import deliver as delivering
 from tests.runner.gates import PATIENCE
 from tests.scenarios.drivers import RunnerDrive, Scenario
 from tests.servers.firestore import SERVER, firestore_url, new_url

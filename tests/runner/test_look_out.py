@@ -9,7 +9,7 @@ import pytest
 from asyncflow import S, Section, Select, WaitFor, Workflow, event
 from asyncflow.cases import After, On
 from runner import Runner
-from runner.worker import Worker
+from runner.work.worker import Worker
 
 PAUSE = threading.Event()
 """Never set: what a test waits by between two looks at the worker."""

@@ -166,7 +166,7 @@ class Heard(logging.Handler):
 
 def test_a_warning_names_the_async_action_that_blocks_the_loop(working: Open, gate: Gate) -> None:
     heard = Heard("blocks the event loop")
-    log = logging.getLogger("runner.execution")
+    log = logging.getLogger("runner.work.execution")
     log.addHandler(heard)
     try:
         runner = working(Blocking)

@@ -15,8 +15,9 @@ import pytest
 
 from asyncflow import For, Return, S, Section, Step, WaitEvent, Workflow, event
 from asyncflow.errors import Unavailable
-from runner import Runner, activity, asking, worker
+from runner import Runner
 from runner.stores.base import Failed, Outcomes, Saved, Write
+from runner.work import activity, asking, worker
 from tests.conformance.records import record
 from tests.crash.test_fork import PROGRAM
 from tests.runner.conftest import Open, wait_for

@@ -105,7 +105,7 @@ def test_a_runner_sweeps_its_own_workflows_only(opened: Open, clock: Clock, url:
 
 
 def test_a_runner_at_work_sweeps_by_itself(working: Open, clock: Clock, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runner.worker.RECOVER_SECONDS", 0.01)
+    monkeypatch.setattr("runner.work.worker.RECOVER_SECONDS", 0.01)
     runner = working(Order, store=url, clock=clock, retention=DAY)
     handle = ended(runner)
     clock.advance(2 * DAY)

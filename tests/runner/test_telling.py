@@ -26,7 +26,7 @@ from asyncflow import (
 from asyncflow.leases import take
 from asyncflow.write import decide
 from runner import Runner
-from runner.records import Loaded, write_of
+from runner.work.records import Loaded, write_of
 from tests.runner.clocks import Clock
 from tests.runner.conftest import Open
 from tests.runner.gates import PATIENCE

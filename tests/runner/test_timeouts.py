@@ -6,7 +6,7 @@ import pytest
 
 from asyncflow import Retry, Return, S, Section, Status, Step, Try, Workflow
 from runner import Runner
-from runner.worker import Worker
+from runner.work.worker import Worker
 from tests.runner.conftest import Open, wait_for
 from tests.runner.gates import PATIENCE, Gate
 

@@ -13,10 +13,10 @@ from asyncflow.errors import Ended, NotApplicable, NotAwaited, Pending, Unavaila
 from asyncflow.instance import Message
 from asyncflow.leases import Run, failed, finished
 from asyncflow.requests import request_hash
-from runner.activity import Activity, Begin, Gather, Gathered, Load, Look, Plan, Save, Sleep, Stop, Unfit, View, Wake
-from runner.bell import Bell
-from runner.deliver import Delivery
 from runner.stores.base import Key, Outcome, Write
+from runner.work.activity import Activity, Begin, Gather, Gathered, Load, Look, Plan, Save, Sleep, Stop, Unfit, View, Wake
+from runner.work.bell import Bell
+from runner.work.deliver import Delivery
 from tests.simulation.world import Attempt, Crash, Violation, World
 
 Do: TypeAlias = Callable[[], None]

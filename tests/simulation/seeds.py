@@ -12,9 +12,9 @@ from pydantic_core import from_json
 from asyncflow import Status
 from asyncflow.codec import decode
 from asyncflow.definition import Definition
-from runner import deliver as delivering
-from runner.activity import Plan
 from runner.stores.base import Key
+from runner.work import deliver as delivering
+from runner.work.activity import Plan
 from tests.simulation.processes import Client, SimulatedWorker
 from tests.simulation.workflows import EITHER, EVENTS, ONCE, Job
 from tests.simulation.world import Faults, Violation, World

@@ -14,9 +14,9 @@ from asyncflow import engine, leases, post
 from asyncflow.activation import Activation
 from asyncflow.instance import Message
 from asyncflow.leases import Run
-from runner.activity import Activity, Gathered
 from runner.stores.base import Outcome, Record, Saved, Write
 from runner.stores.memory import MemoryStore
+from runner.work.activity import Activity, Gathered
 from tests.simulation.seeds import run_seed
 from tests.simulation.world import Faults, Violation, World
 

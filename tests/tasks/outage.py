@@ -14,7 +14,7 @@ from runner import Runner
 from runner.schedulers.base import Scheduler
 from runner.stores.base import Key
 from runner.stores.memory import MemoryStore
-from runner.sweeper import Swept
+from runner.work.sweeper import Swept
 from tests.runner.clocks import Clock
 from tests.tasks.workflows import DAY, Far
 

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from asyncflow import Return, S, Section, Step, WaitFor, Workflow
-from runner import Runner, sweeper
+from runner import Runner
 from runner.http.server import serve
+from runner.work import sweeper
 from tests.crash.life import Reaper
 
 POINTS: Final = (

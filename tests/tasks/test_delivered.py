@@ -15,8 +15,8 @@ from asyncflow import ForEach, Go, Join, Return, S, Section, Status, Step, WaitE
 from asyncflow.errors import Unavailable
 from asyncflow.leases import take
 from runner import Runner
-from runner.seat import Seat
 from runner.stores.base import Failed, Key
+from runner.work.request_seat import Seat
 from tests.runner.clocks import Clock
 from tests.runner.gates import PATIENCE, Gate
 from tests.tasks.conftest import Open, Site
@@ -206,7 +206,7 @@ def test_a_step_that_no_request_can_run_is_said_in_the_log_and_not_woken_for_aga
     def never(*arguments: Any, until: Any, **others: Any) -> Any:
         return take(*arguments, until=until - timedelta(days=1), **others)
 
-    monkeypatch.setattr("runner.activity.take", never)
+    monkeypatch.setattr("runner.work.activity.take", never)
     site.runner.start(Slow(), id="s")
     with caplog.at_level(logging.ERROR):
         assert site.wake("Slow", "s") == {**NOTHING, "due": True}
@@ -484,7 +484,7 @@ class Quick(Workflow):
 
 
 def test_places_of_steps_that_were_not_begun_are_given_back(serving: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("runner.seat", "runner.requested"):
+    for module in ("runner.work.request_seat", "runner.work.request_worker"):
         monkeypatch.setattr(f"{module}.SAVE_SECONDS", 0.05)
     site = serving(Quick, concurrency=1)
     site.queue.pause()
@@ -521,7 +521,7 @@ def test_nothing_is_begun_while_the_process_is_stopped(site: Site) -> None:
 def test_a_drain_does_not_wait_for_a_sync_step_that_does_not_end(
     serving: Open, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("runner.requested.GIVE_BACK_SECONDS", 0.05)
+    monkeypatch.setattr("runner.work.request_worker.GIVE_BACK_SECONDS", 0.05)
     site = serving(Held)
     site.queue.pause()
     held = site.runner.start(Held(sync=True), id="h")

@@ -127,7 +127,7 @@ def test_a_store_that_hands_out_once_gives_what_was_not_done_again(site: Site, c
 
 @pytest.mark.usefixtures("still")
 def test_more_than_a_page_is_seen_whole(site: Site, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runner.sweeper.PAGE", 4)
+    monkeypatch.setattr("runner.work.sweeper.PAGE", 4)
     lost(site, *(Far(at=clock.now() + SOON) for _ in range(50)))
     clock.advance(SOON + GRACE)
     site.queue.pause()

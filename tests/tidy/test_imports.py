@@ -118,7 +118,7 @@ def test_one_more_import_is_allowed_in_one_file_only() -> None:
         ("runner/stores/sqlite.py", "import psycopg"),
         ("runner/stores/firestore.py", "from psycopg_pool import ConnectionPool"),
         ("runner/stores/postgres.py", "from google.cloud import firestore"),
-        ("runner/worker.py", "def f():\n    import google.api_core"),
+        ("runner/work/worker.py", "def f():\n    import google.api_core"),
     ],
 )
 def test_crossing_is_seen(path: str, line: str) -> None:

@@ -7,8 +7,8 @@ from datetime import datetime, timedelta
 
 from asyncflow import limits
 from asyncflow.retry import DEFAULT_RETRY
-from runner.activity import Unfit
 from runner.stores.base import Store
+from runner.work.activity import Unfit
 
 LOG = logging.getLogger("asyncflow")
 

@@ -14,9 +14,9 @@ from typing import Final
 from asyncflow import limits
 from asyncflow.errors import NotFound, Unavailable
 from runner.forks import renew_after_fork
-from runner.requested import RequestWorker
 from runner.schedulers.base import Scheduler
 from runner.stores.base import Key, Store
+from runner.work.request_worker import RequestWorker
 
 LOG: Final = logging.getLogger("asyncflow")
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from asyncflow.instance import Message
 from asyncflow.leases import Run
-from runner.execution import Execution, StallWatch
 from runner.forks import renew_after_fork
+from runner.work.execution import Execution, StallWatch
 
 Ended = Callable[[str, Message | None], None]
 """Called on the loop with the token of an attempt and its result; None: it was stopped before its end. Must not block."""

@@ -13,13 +13,13 @@ from asyncflow import limits
 from asyncflow.definition import Definition
 from asyncflow.errors import Unavailable
 from asyncflow.instance import Message
-from runner.activity import Activity, Begin, Gather, Gathered, Load, Look, Plan, Request, Save, Sleep, Stop, Unfit, View, Wake
-from runner.aside import set_aside
 from runner.stores.base import ENDED, Failed, Key, Outcome, Saved, Stored
-from runner.telling import tell
+from runner.work.activity import Activity, Begin, Gather, Gathered, Load, Look, Plan, Request, Save, Sleep, Stop, Unfit, View, Wake
+from runner.work.aside import set_aside
+from runner.work.telling import tell
 
 if TYPE_CHECKING:
-    from runner.requested import RequestWorker
+    from runner.work.request_worker import RequestWorker
 
 LOG: Final = logging.getLogger("asyncflow")
 

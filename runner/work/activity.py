@@ -1,7 +1,7 @@
 """What a worker does with one instance: the loop of load, decide, save, run, wake, as requests answered from outside.
 
 Nothing here does I/O, looks at a clock or starts a thread: each `yield` asks for it. Production answers on an event loop
-(`runner.worker`); a simulator can answer the very same loop in any order, and crash it between two requests.
+(`runner.work.worker`); a simulator can answer the very same loop in any order, and crash it between two requests.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from asyncflow.errors import InvalidState, Unavailable
 from asyncflow.instance import Message
 from asyncflow.leases import LEASE, Run, release, renew, take
 from asyncflow.write import decide
-from runner.records import Loaded, lease_end, write_of
 from runner.stores.base import Conflict, Failed, Key, Outcome, Saved, Stored, Write
+from runner.work.records import Loaded, lease_end, write_of
 
 RETRY_SAVE_SECONDS: Final = 0.2
 """How long to wait before a store that was away is asked again; doubled each time."""

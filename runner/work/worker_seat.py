@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Generator
 from typing import Any
 
-from runner.activity import Gathered, Request
 from runner.stores.base import Key
+from runner.work.activity import Gathered, Request
 
 
 class Seat:

@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from asyncflow.errors import Unavailable
-from runner.flights import Pending, Told
 from runner.forks import renew_after_fork
 from runner.stores.base import Failed, Outcome, Store, Write
+from runner.work.flights import Pending, Told
 
 LOG = logging.getLogger(__name__)
 

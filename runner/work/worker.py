@@ -23,16 +23,16 @@ from asyncflow import limits
 from asyncflow.definition import Definition
 from asyncflow.errors import Unavailable
 from asyncflow.instance import Message
-from runner.activity import Activity, Begin, Gather, Gathered, Load, Look, Plan, Request, Save, Sleep, Stop, Unfit, View, Wake
-from runner.aside import set_aside
-from runner.asking import STORE_AWAY_SECONDS, Asking
-from runner.bell import Bell
-from runner.committer import Committer
-from runner.execution import Execution, StallWatch
-from runner.flights import Pending
 from runner.stores.base import ENDED, Failed, Key, Outcome, Saved, Store
-from runner.telling import tell
-from runner.worker_seat import Seat
+from runner.work.activity import Activity, Begin, Gather, Gathered, Load, Look, Plan, Request, Save, Sleep, Stop, Unfit, View, Wake
+from runner.work.aside import set_aside
+from runner.work.asking import STORE_AWAY_SECONDS, Asking
+from runner.work.bell import Bell
+from runner.work.committer import Committer
+from runner.work.execution import Execution, StallWatch
+from runner.work.flights import Pending
+from runner.work.telling import tell
+from runner.work.worker_seat import Seat
 
 LOG = logging.getLogger(__name__)
 

@@ -16,10 +16,10 @@ from functools import partial
 from typing import Final
 
 from asyncflow.errors import Unavailable
-from runner.apart import Apart
-from runner.flights import Flights, Pending
 from runner.forks import renew_after_fork
 from runner.stores.base import Failed, Outcome, Store, Write
+from runner.work.apart import Apart
+from runner.work.flights import Flights, Pending
 
 LOG = logging.getLogger(__name__)
 

@@ -19,13 +19,13 @@ from asyncflow.errors import AlreadyExists, KeyReused, NotApplicable, NotFound, 
 from asyncflow.instance import Message, Status
 from asyncflow.requests import request_hash
 from asyncflow.write import decide
-from runner.bell import Bell
-from runner.committer import Committer
 from runner.forks import renew_after_fork
-from runner.records import Loaded, write_of
 from runner.stores.base import Failed, Key, Saved, Store, Stored
-from runner.telling import tell
-from runner.waiting import Waiting
+from runner.work.bell import Bell
+from runner.work.committer import Committer
+from runner.work.records import Loaded, write_of
+from runner.work.telling import tell
+from runner.work.waiting import Waiting
 
 DOUBT_RETRY_SECONDS: Final = 0.05
 """How long to wait after a store answered neither yes nor no, before looking what it has."""

@@ -1,7 +1,8 @@
 """Running instances within requests: each in the thread of the request that woke it, its actions on one loop of the process.
 
-The loop of load, decide, save, run, wake is `runner.activity`, as for a worker; here a request answers it, and it ends with the
-request: no step is taken whose timeout would end later (rule 15). What is left then is woken again, and goes on elsewhere.
+The loop of load, decide, save, run, wake is `runner.work.activity`, as for a worker; here a request answers it, and it ends
+with the request: no step is taken whose timeout would end later (rule 15). What is left then is woken again, and goes on
+elsewhere.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ from asyncflow.definition import Definition
 from asyncflow.errors import NotFound, Unavailable
 from asyncflow.instance import Instance, Message
 from asyncflow.leases import STEP_TIMEOUT
-from runner.actions import Actions
-from runner.activity import Plan
-from runner.bell import Bell
-from runner.committer import Committer
 from runner.forks import renew_after_fork
-from runner.seat import SAVE_SECONDS, Seat, Worked
 from runner.stores.base import Key, Store
+from runner.work.actions import Actions
+from runner.work.activity import Plan
+from runner.work.bell import Bell
+from runner.work.committer import Committer
+from runner.work.request_seat import SAVE_SECONDS, Seat, Worked
 
 LOG: Final = logging.getLogger("asyncflow")
 
