@@ -1,6 +1,8 @@
 """What really happened, by the word of those who did it: lines in a file beside the database, each flushed to the disk.
 
-Several processes append to it, and are killed while they do; a line is one write: it is there as a whole or not at all.
+Several processes append to it, and are killed while they do. A line is one write, which a kill cuts off where it crosses from one
+page of the file to the next; so each begins a line of its own, and one that was cut off was never noted: its process did nothing
+after it.
 """
 
 import json
@@ -40,7 +42,7 @@ class Ledger:
     def note(self, what: str, **fields: Any) -> None:
         """Append one line and flush it."""
         line = {"what": what, "who": self._who, "at": time.monotonic(), **fields}
-        os.write(self._file, json.dumps(line).encode() + b"\n")
+        os.write(self._file, b"\n" + json.dumps(line).encode() + b"\n")
         os.fdatasync(self._file)
 
 
@@ -49,4 +51,9 @@ def read(path: Path) -> Iterator[Line]:
     if path.exists():
         with path.open() as file:
             for text in file:
-                yield Line(**json.loads(text))
+                if text.strip():
+                    try:
+                        fields = json.loads(text)
+                    except ValueError:
+                        continue  # cut off
+                    yield Line(**fields)

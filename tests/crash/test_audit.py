@@ -44,7 +44,7 @@ def in_ledger(change: Callable[[dict[str, object]], dict[str, object] | None], w
     """Add, after the first line of that kind, what *change* makes of it."""
 
     def fault(folder: Path) -> None:
-        lines = [json.loads(text) for text in (folder / "ledger").read_text().splitlines()]
+        lines = [json.loads(text) for text in (folder / "ledger").read_text().splitlines() if text]
         place = next(n for n, line in enumerate(lines) if line["what"] == what and (not name or line["name"] == name))
         added = change(dict(lines[place]))
         if added is not None:
