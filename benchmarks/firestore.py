@@ -9,50 +9,18 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any, Final
 from unittest.mock import patch
 
-from asyncflow import After, For, On, S, Section, Select, Step, Workflow, event
 from runner import Runner
 from runner.http.app import create_app
-from runner.stores import firestore_calls
-from tests.runner.test_firestore_cost import Cost, Meter
 from tests.servers.cloudtasks import Queue, Server
 from tests.servers.firestore import COLLECTION, HOW_TO_GET_IT, VARIABLE, emulator, find_jar
+from tests.servers.firestore_meter import Cart, Cost, Meter, metered
 
 EVENTS: Final = 20
 """So many are sent for a mean: each must cost the same, so a broken number shows something that comes now and then."""
 STEPS: Final = 10
-DAY: Final = timedelta(days=1)
-
-
-class Cart(Workflow):
-    """Waits for a day after each event, and makes as many steps as one asked for."""
-
-    added: int = 0
-    left: int = 0
-
-    @event
-    def add(self) -> None:
-        self.added += 1
-
-    @event
-    def work(self, steps: int) -> None:
-        self.left = steps
-
-    def step(self) -> None:
-        self.left -= 1
-
-    def definition(self) -> Section[None]:
-        return S(
-            For(
-                "ever",
-                True,
-                Select("next", On(self.add), On(self.work), After(DAY)),
-                For("steps", lambda: self.left > 0, Step(self.step)),
-            )
-        )
 
 
 def is_there() -> bool:
@@ -119,14 +87,7 @@ class Counted:
 @contextmanager
 def counted() -> Iterator[Counted]:
     """Count what is sent from now on."""
-    meters: list[Meter] = []
-    open_client = firestore_calls.open_client
-
-    def metered(url: Any) -> Meter:
-        meters.append(Meter(open_client(url)))
-        return meters[-1]
-
-    with cloud() as there, patch.object(firestore_calls, "open_client", metered):
+    with cloud() as there, metered() as meters:
         runner = Runner([Cart], store=there.store, scheduler=there.scheduler, base_url="http://localhost")
         try:
             client = create_app(runner, insecure=True).test_client()

@@ -108,7 +108,6 @@ class Worker:
         # Seeded once by the system: tokens tell attempts apart, they keep no secret, and a system call for each is dear.
         self._random = random.Random(secrets.randbits(256))  # noqa: S311
         self._thread: threading.Thread | None = None
-        self._idle_waiters: list[Future[None]] = []
 
     # -- life ----------------------------------------------------------------------------------------------------------
 

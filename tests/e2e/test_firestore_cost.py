@@ -11,51 +11,17 @@ from datetime import timedelta
 
 import pytest
 
-from asyncflow import After, For, On, S, Section, Select, Status, Step, Workflow, event
+from asyncflow import Status
 from runner.work import sweeper
 from tests.runner.clocks import Clock
-from tests.runner.test_firestore_cost import Cost, Meter, meters
 from tests.servers.firestore import SERVER, firestore_url
+from tests.servers.firestore_meter import DAY, Cart, Cost, Meter, meters
 from tests.tasks.conftest import Open, Site, cloud_tasks, issuer, queue, serving
-from tests.tasks.workflows import DAY, Far, Flaky, Row
+from tests.tasks.workflows import Far, Flaky, Row
 
 __all__ = ["cloud_tasks", "firestore_url", "issuer", "meters", "queue", "serving"]
 
 pytestmark = SERVER
-
-
-class Cart(Workflow):
-    """Waits for a day after each event, and makes as many steps as one asked for; the end of a day asks for two."""
-
-    added: int = 0
-    left: int = 0
-    done: int = 0
-
-    @event
-    def add(self) -> int:
-        self.added += 1
-        return self.added
-
-    @event
-    def work(self, steps: int) -> None:
-        self.left = steps
-
-    def step(self) -> None:
-        self.left -= 1
-        self.done += 1
-
-    def timed(self) -> None:
-        self.left = 2
-
-    def definition(self) -> Section[None]:
-        return S(
-            For(
-                "ever",
-                True,
-                Select("next", On(self.add), On(self.work), After(DAY, self.timed)),
-                For("steps", lambda: self.left > 0, Step(self.step)),
-            )
-        )
 
 
 @dataclass(frozen=True)

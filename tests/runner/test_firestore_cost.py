@@ -5,24 +5,23 @@ Queries of a worker's look-out are counted apart: they are what local workers co
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
-from threading import Lock
-from typing import Any
 
 import pytest
 
-from asyncflow import After, For, On, Pending, Return, S, Section, Select, Step, WaitEvent, Workflow, event
+from asyncflow import Pending, Return, S, Section, Step, WaitEvent, Workflow, event
 from runner import Handle, Runner
-from runner.stores import firestore_calls, open_store
+from runner.stores import open_store
 from runner.stores.base import Write
 from runner.work import worker
 from tests.conformance.records import NOW, ORDER, entries, record, revision
 from tests.runner.clocks import Clock
 from tests.runner.gates import PATIENCE, Gate
 from tests.servers.firestore import SERVER, firestore_url
+from tests.servers.firestore_meter import DAY, Cart, Cost, Meter, meters
 
-__all__ = ["firestore_url"]
+__all__ = ["firestore_url", "meters"]
 
 pytestmark = SERVER
 
@@ -33,40 +32,6 @@ LOOKS_AT_START = 1 + LOOKS
 
 GATE = Gate()
 HOUR = timedelta(hours=1)
-
-
-class Cart(Workflow):
-    """Events, and after them as many steps as were asked for."""
-
-    added: int = 0
-    left: int = 0
-    done: int = 0
-
-    @event
-    def add(self) -> int:
-        self.added += 1
-        return self.added
-
-    @event
-    def work(self, steps: int) -> None:
-        self.left = steps
-
-    def step(self) -> None:
-        self.left -= 1
-        self.done += 1
-
-    def timed(self) -> None:
-        self.left = 2
-
-    def definition(self) -> Section[None]:
-        return S(
-            For(
-                "ever",
-                True,
-                Select("next", On(self.add), On(self.work), After(HOUR, self.timed)),
-                For("steps", lambda: self.left > 0, Step(self.step)),
-            )
-        )
 
 
 class Desk(Workflow):
@@ -84,64 +49,6 @@ class Desk(Workflow):
 
     def definition(self) -> Section[int]:
         return S(Step(self.hold, timeout=HOUR), WaitEvent(self.note), Return(lambda: self.notes))
-
-
-@dataclass
-class Cost:
-    """Documents read and written, commits that met another document, queries."""
-
-    reads: int = 0
-    writes: int = 0
-    lost: int = 0
-    queries: int = 0
-
-
-class Meter:
-    """A client that counts."""
-
-    def __init__(self, client: Any) -> None:
-        self._client = client
-        self._lock = Lock()
-        self.cost = Cost()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._client, name)
-
-    def commit(self, **arguments: Any) -> Any:
-        try:
-            answer = self._client.commit(**arguments)
-        except Exception:
-            with self._lock:
-                self.cost.lost += 1
-            raise
-        with self._lock:
-            self.cost.writes += len(answer.write_results)
-        return answer
-
-    def batch_get_documents(self, **arguments: Any) -> Any:
-        for answer in self._client.batch_get_documents(**arguments):
-            with self._lock:
-                self.cost.reads += 1
-            yield answer
-
-    def run_query(self, **arguments: Any) -> Any:
-        yield from self._client.run_query(**arguments)
-        with self._lock:
-            self.cost.queries += 1
-
-
-@pytest.fixture
-def meters(monkeypatch: pytest.MonkeyPatch) -> list[Meter]:
-    """The clients that are opened from now on."""
-    opened: list[Meter] = []
-    open_client = firestore_calls.open_client
-
-    def metered(url: Any) -> Any:
-        opened.append(Meter(open_client(url)))
-        return opened[-1]
-
-    monkeypatch.setattr(firestore_calls, "open_client", metered)
-    return opened
 
 
 @pytest.fixture
@@ -227,7 +134,7 @@ def test_an_event_and_its_steps_are_two_reads_and_two_writes_more_than_steps(
 def test_a_timer_is_one_read_and_one_write_and_a_step_one_more(meters: list[Meter], runner: Runner, clock: Clock) -> None:
     handle = cart(runner)
     with measured(meters, runner) as cost:
-        clock.advance(HOUR)
+        clock.advance(DAY)
         runner._worker.wake(handle._key)  # type: ignore[union-attr]
         until(lambda: meters[0].cost.writes == 1 + 2)
     assert (cost.reads, cost.writes, cost.lost) == (1, 1 + 2, 0)
