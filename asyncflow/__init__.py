@@ -103,7 +103,7 @@ _KIT: Final = frozenset({"Held", "Simulation", "simulate"})
 
 
 def __getattr__(name: str) -> Any:
-    """Import the test kit, and the engine with it, when it is first asked for: that is a third of the import."""
+    """Import the test kit when it is first asked for: a program that only runs workflows does not need it."""
     if name not in _KIT:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from asyncflow import testing  # noqa: PLC0415 - see above

@@ -21,6 +21,10 @@ LOG = logging.getLogger(__name__)
 
 ZOMBIE_FACTOR: Final = 4
 """Threads of timed-out actions may grow the pool to this many times its size; then the worker is unhealthy (issue: hung code)."""
+DRAIN_SECONDS: Final = 25.0
+"""How long a stop waits for running actions: within the 30 s that orchestrators give after SIGTERM."""
+GIVE_BACK_SECONDS: Final = 2.0
+"""How long after that cancelled actions may take to end and be given back, in one more write each."""
 STALL_SECONDS: Final = 1.0
 """An async action that keeps the event loop this long is named in a warning: everything else waits for it."""
 

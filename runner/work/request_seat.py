@@ -16,6 +16,7 @@ from asyncflow.instance import Message
 from runner.stores.base import ENDED, Failed, Key, Outcome, Saved, Stored
 from runner.work.activity import Activity, Begin, Gather, Gathered, Load, Look, Plan, Request, Save, Sleep, Stop, Unfit, View, Wake
 from runner.work.aside import set_aside
+from runner.work.asking import STORE_AWAY_SECONDS
 from runner.work.telling import tell
 
 if TYPE_CHECKING:
@@ -25,8 +26,6 @@ LOG: Final = logging.getLogger("asyncflow")
 
 SAVE_SECONDS: Final = 5.0
 """What a request keeps for the save after its last step: a step's timeout is at least this much shorter than the request."""
-STORE_AWAY_SECONDS: Final = 1.0
-"""How long to wait before a store that does not answer is asked again, where a result would be lost otherwise."""
 EARLY_SECONDS: Final = float(limits.CLOCK_SKEW_SECONDS)
 """How far the clocks of queue and store may differ: so much too early a delivery waits, since there is no other one."""
 

@@ -29,16 +29,13 @@ from runner.work.actions import Actions
 from runner.work.activity import Plan
 from runner.work.bell import Bell
 from runner.work.committer import Committer
+from runner.work.execution import DRAIN_SECONDS, GIVE_BACK_SECONDS
 from runner.work.request_seat import SAVE_SECONDS, Seat, Worked
 
 LOG: Final = logging.getLogger("asyncflow")
 
 BEGIN_SECONDS: Final = 5.0
 """What a request may take until its first step begins: a document is loaded and saved."""
-DRAIN_SECONDS: Final = 25.0
-"""How long a stop waits for running actions: within the 30 s that orchestrators give after SIGTERM."""
-GIVE_BACK_SECONDS: Final = 2.0
-"""How long after that cancelled actions may take to end and be given back, in one more write each."""
 
 
 def too_long(definitions: Iterable[Definition[Any]], request: timedelta) -> Iterator[str]:

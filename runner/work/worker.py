@@ -29,7 +29,7 @@ from runner.work.aside import set_aside
 from runner.work.asking import STORE_AWAY_SECONDS, Asking
 from runner.work.bell import Bell
 from runner.work.committer import Committer
-from runner.work.execution import Execution, StallWatch
+from runner.work.execution import DRAIN_SECONDS, GIVE_BACK_SECONDS, Execution, StallWatch
 from runner.work.flights import Pending
 from runner.work.telling import tell
 from runner.work.worker_seat import Seat
@@ -42,10 +42,6 @@ LOOK_FAR_SECONDS: Final = 1.0
 """The same of a store over a network that does not tell by itself (`Store.listen`)."""
 RECOVER_SECONDS: Final = float(limits.SWEEP_PERIOD_SECONDS)
 """How often dead processes are looked for, besides the start: the sweep period."""
-DRAIN_SECONDS: Final = 25.0
-"""How long a stop waits for running actions: within the 30 s that orchestrators give after SIGTERM."""
-GIVE_BACK_SECONDS: Final = 2.0
-"""How long after that cancelled actions may take to end and be given back, in one more write each."""
 HAND_OUT: Final = 256
 """How many due instances are asked for at once."""
 REFILL_AT: Final = 0.75

@@ -8,7 +8,7 @@ import pytest
 from runner.cli import COMMANDS
 from runner.settings import PREFIX, Settings, load_settings
 from runner.stores.postgres_url import read_url
-from runner.work.worker import DRAIN_SECONDS, GIVE_BACK_SECONDS
+from runner.work.execution import DRAIN_SECONDS, GIVE_BACK_SECONDS
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "examples" / "deploy" / "postgres"
